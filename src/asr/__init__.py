@@ -1,0 +1,1 @@
+"""Speech in, words out: the client library of riva-gateway."""

@@ -1,0 +1,212 @@
+"""The boundary: one verb that every recognizer answers to and every face asks.
+
+Audio goes in as an async iterator of 16 kHz mono PCM16 little-endian bytes (chunks of any size,
+also odd ones: an engine must not assume that a chunk ends on a sample); events come out as an async
+iterator. Pulling gives backpressure: an engine reads audio only as fast as it can use it. Closing
+the iterator (`aclose`) ends the stream at once; the end of the audio ends it cleanly, after the
+last final. Failures are raised as `ASRError`.
+
+Wrappers (retries, failover, recording) are engines around engines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Final as Const
+from typing import Protocol
+
+from asr.errors import ASRError, Code
+from asr.events import Event
+from asr.options import Options
+
+SAMPLE_RATE_HZ: Const = 16_000
+BYTES_PER_MS: Const = SAMPLE_RATE_HZ * 2 // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class EndUtterance:
+    """In the audio: end the utterance here, and answer with `Flushed` when its results are out."""
+
+
+AudioInput = bytes | EndUtterance
+"""What an engine's audio iterator yields."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model that an engine serves.
+
+    Attributes:
+        name: exactly as it must be asked for.
+        languages: BCP-47 names it recognizes; `multi` where it finds out by itself.
+        streaming: it can transcribe while audio arrives.
+        offline: it can transcribe whole recordings.
+        parameters: what the upstream says of it besides.
+    """
+
+    name: str
+    languages: tuple[str, ...]
+    streaming: bool = True
+    offline: bool = True
+    parameters: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What an engine can do. A wrapper computes its own from those it wraps."""
+
+    partials: bool = True
+    words: bool = True
+    punctuation: bool = False
+    verbatim: bool = False
+    profanity_filter: bool = False
+    diarization: bool = False
+    phrases: bool = False
+    alternatives: bool = False
+    endpointing: bool = False
+    end_utterance: bool = True
+    """`EndUtterance` is honoured in mid-stream; without it the stream must end and begin anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether streams can be served now, and in one sentence why not."""
+
+    ready: bool
+    detail: str = ""
+
+
+class Engine(Protocol):
+    """A recognizer, or a wrapper around one."""
+
+    @property
+    def name(self) -> str:
+        """`local`, `riva`, `mock` …"""
+        ...
+
+    @property
+    def features(self) -> Features:
+        """What it can do."""
+        ...
+
+    async def models(self) -> Sequence[Model]:
+        """The models it serves now. Raises `ASRError` (unavailable, timeout) when it cannot tell."""
+        ...
+
+    async def ready(self) -> Readiness:
+        """Whether streams can be served. Never raises; answers within a few seconds."""
+        ...
+
+    def stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
+        """Recognize `audio`. `options` have been through `agree`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of connections, processes and memory. Streams still open fail with `unavailable`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What a request and an engine came to: the effective options and what was left out."""
+
+    options: Options
+    model: Model
+    warnings: tuple[str, ...] = ()
+
+
+def agree(options: Options, models: Sequence[Model], features: Features) -> Agreement:
+    """Match what is asked with what the engine has.
+
+    Returns options whose `model` and `language` are filled in, with unsupported wishes taken out and a
+    warning for each.
+
+    Raises:
+        ASRError: `not_found` for an unknown model or language (the message names those there are),
+            `unsupported` for a wish the engine cannot grant when `fail_on_unsupported` is set,
+            `unavailable` when the engine serves no model at all.
+    """
+    model = _pick_model(options, models)
+    language = match_language(options.language, model.languages)
+    assert language is not None, "the model was picked for its language"
+    agreed, warnings = _drop_unsupported(options, features)
+    return Agreement(replace(agreed, model=model.name, language=language), model, warnings)
+
+
+def match_language(wanted: str, available: Sequence[str]) -> str | None:
+    """The name among `available` that `wanted` means, or None.
+
+    "" takes the first; case does not matter; a bare `en` takes the first `en-…`; a model that
+    knows `multi` takes any language.
+    """
+    if not wanted:
+        return available[0] if available else ""
+    folded = wanted.replace("_", "-").lower()
+    for name in available:
+        if name.lower() == folded:
+            return name
+    if "-" not in folded:
+        for name in available:
+            if name.lower().split("-")[0] == folded:
+                return name
+    if any(name.lower() in ("multi", "auto") for name in available):
+        return wanted
+    return None
+
+
+def _pick_model(options: Options, models: Sequence[Model]) -> Model:
+    if not models:
+        raise ASRError(
+            Code.UNAVAILABLE, "The recognizer serves no model at the moment. Try again when it has finished loading."
+        )
+    if options.model:
+        named = [m for m in models if m.name == options.model]
+        if not named:
+            names = ", ".join(sorted({m.name for m in models}))
+            raise ASRError(
+                Code.NOT_FOUND, f"There is no model {options.model!r}. Models served here: {names}.", param="model"
+            )
+        models = named
+    for model in models:
+        if match_language(options.language, model.languages) is not None:
+            return model
+    languages = ", ".join(sorted({name for m in models for name in m.languages}))
+    raise ASRError(
+        Code.NOT_FOUND,
+        f"The recognizer does not know the language {options.language!r}. Languages it has: {languages}.",
+        param="language",
+    )
+
+
+def _drop_unsupported(options: Options, features: Features) -> tuple[Options, tuple[str, ...]]:
+    unsupported: list[tuple[str, str]] = []
+    if options.punctuate and not features.punctuation:
+        unsupported.append(("punctuate", "punctuation"))
+        options = replace(options, punctuate=None)
+    if options.verbatim is False and not features.verbatim:
+        unsupported.append(("verbatim", "written form (inverse text normalization)"))
+        options = replace(options, verbatim=None)
+    if options.profanity_filter and not features.profanity_filter:
+        unsupported.append(("profanity_filter", "the profanity filter"))
+        options = replace(options, profanity_filter=False)
+    if options.diarization is not None and not features.diarization:
+        unsupported.append(("diarization", "diarization"))
+        options = replace(options, diarization=None)
+    if options.phrases and not features.phrases:
+        unsupported.append(("phrases", "boosted phrases"))
+        options = replace(options, phrases=())
+    if options.max_alternatives > 1 and not features.alternatives:
+        unsupported.append(("max_alternatives", "several alternatives"))
+        options = replace(options, max_alternatives=1)
+    if options.endpointing is not None and not features.endpointing:
+        unsupported.append(("endpointing", "endpointing settings"))
+        options = replace(options, endpointing=None)
+    if unsupported and options.fail_on_unsupported:
+        raise ASRError(
+            Code.UNSUPPORTED,
+            "This recognizer does not support " + ", ".join(text for _, text in unsupported) + ".",
+            param=unsupported[0][0],
+        )
+    return options, tuple(f"This recognizer does not support {text}; it was left out." for _, text in unsupported)

@@ -1,0 +1,1 @@
+"""The recognizers behind the boundary. `asr.build` is the only room that names them all."""

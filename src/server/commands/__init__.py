@@ -1,0 +1,1 @@
+"""The commands of `riva-gateway`, one file each."""
