@@ -99,6 +99,14 @@ class Conversation(Protocol):
         """A take could not begin, or broke."""
         ...
 
+    def refused(self, error: ASRError, now: float) -> list[Command]:
+        """The driver ends the conversation: an oversized message, silence, a limit."""
+        ...
+
+    def quiet(self, for_ms: int, limit_ms: int, now: float) -> list[Command]:
+        """The client has given no sign of life for `for_ms`; at `limit_ms` the driver will refuse it."""
+        ...
+
     def draining(self, now: float) -> list[Command]:
         """The server is going down: bring the conversation to a clean end soon."""
         ...

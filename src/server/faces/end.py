@@ -1,0 +1,131 @@
+"""The dialect of `/ws`: raw PCM16 in binary messages, the text `END`, one JSON object per result.
+
+Client: 16 kHz mono PCM16 little-endian, then `END`. Server: `{"text", "is_final", "timestamp"}` with the
+Unix time in seconds at which the result was sent, and the text `END` when everything is out. A failure is
+`{"error": {"code", "message", "retryable"}}`, then a close with the code of `server.refusals`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+
+from asr.audio import AudioDecoder, AudioFormat
+from asr.engine import Agreement
+from asr.errors import ASRError, Code
+from asr.events import Event, Final, Partial
+from asr.options import Options
+from server.conversation import Begin, Command, Feed, Finish, Hangup, Send
+from server.refusals import refusal
+
+NORMAL = 1000
+GOING_AWAY = 1001
+END = "END"
+
+
+class EndConversation:
+    """One connection of the `END` dialect: listening from its opening, until `END`.
+
+    Args:
+        start_timeout_ms: how long the first message may take.
+        unix_time: the wall clock, in seconds, for `timestamp`.
+    """
+
+    def __init__(self, *, start_timeout_ms: int, unix_time: Callable[[], float]) -> None:
+        self._decoder = AudioDecoder(AudioFormat())
+        self._start_timeout_s = start_timeout_ms / 1000
+        self._unix_time = unix_time
+        self._deadline: float | None = None
+        self._ended = False
+        self._over = False
+        self._heard_audio = False
+        self._close_code = NORMAL
+
+    def opened(self, now: float) -> list[Command]:
+        """The engine's stream begins at once: there is nothing to agree on."""
+        self._deadline = now + self._start_timeout_s
+        return [Begin(0, Options(words=False))]
+
+    def received(self, message: str | bytes, now: float) -> list[Command]:
+        """Audio, or `END`."""
+        self._deadline = None
+        if self._over or self._ended:
+            return []
+        if isinstance(message, bytes):
+            self._heard_audio = self._heard_audio or bool(message)
+            pcm = self._decoder.feed(message)
+            return [Feed(0, pcm)] if pcm else []
+        if message.strip().upper() == END:
+            return self._finish()
+        text = 'This path takes binary PCM16 audio and the text "END", nothing else. /v1/stream takes settings.'
+        return [self._error(ASRError(Code.BAD_REQUEST, text))]
+
+    def begun(self, take: int, agreement: Agreement, now: float) -> list[Command]:
+        """Nothing is said about it in this dialect."""
+        return []
+
+    def heard(self, take: int, event: Event, now: float) -> list[Command]:
+        """Partials and finals; an empty text is no result."""
+        if isinstance(event, Partial | Final) and event.text:
+            return [self._result(event.text, is_final=isinstance(event, Final))]
+        return []
+
+    def finished(self, take: int, now: float) -> list[Command]:
+        """Everything is out: `END` confirms it."""
+        if not self._ended:
+            return self.refused(ASRError(Code.UNAVAILABLE, "The recognizer ended the stream too early."), now)
+        self._over = True
+        return [Send(END), Hangup(self._close_code)]
+
+    def failed(self, take: int, error: ASRError, now: float) -> list[Command]:
+        """The client is told, and the connection ends."""
+        return self.refused(error, now)
+
+    def refused(self, error: ASRError, now: float) -> list[Command]:
+        """A fatal error."""
+        if self._over:
+            return []
+        self._over = True
+        return [self._error(error), Hangup(refusal(error.code).close_code, error.code.value)]
+
+    def quiet(self, for_ms: int, limit_ms: int, now: float) -> list[Command]:
+        """This dialect has no warnings."""
+        return []
+
+    def draining(self, now: float) -> list[Command]:
+        """The server goes down: what was said so far still becomes finals."""
+        self._close_code = GOING_AWAY
+        return [] if self._ended or self._over else self._finish()
+
+    def ticked(self, now: float) -> list[Command]:
+        """The first message never came."""
+        if self._deadline is None or now < self._deadline:
+            return []
+        text = f"No audio came within {self._start_timeout_s:g} s."
+        return self.refused(ASRError(Code.IDLE_TIMEOUT, text), now)
+
+    @property
+    def wake_at(self) -> float | None:
+        """The deadline of the first message."""
+        return None if self._over else self._deadline
+
+    def _finish(self) -> list[Command]:
+        self._ended = True
+        self._deadline = None
+        rest = self._decoder.finish() if self._heard_audio else b""
+        feed: list[Command] = [Feed(0, rest)] if rest else []
+        return [*feed, Finish(0)]
+
+    def _result(self, text: str, *, is_final: bool) -> Send:
+        return _send({"text": text, "is_final": is_final, "timestamp": round(self._unix_time(), 3)})
+
+    def _error(self, error: ASRError) -> Send:
+        return _send(
+            {"error": {"code": error.code.value, "message": error.message, "retryable": error.retryable}},
+        )
+
+
+def _send(message: dict[str, Any]) -> Send:
+    return Send(orjson.dumps(message).decode())

@@ -1,0 +1,418 @@
+"""The native protocol `asr.v1` as a pure core: waiting → listening → stopping → closed.
+
+The state is the method that takes the client's messages (`_receive`); what was heard, said and how
+fast is in the `Ledger`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from asr import wire
+from asr.audio import AudioDecoder
+from asr.engine import SAMPLE_RATE_HZ, Agreement, Features
+from asr.errors import ASRError, Code
+from asr.events import Event, Final, Flushed, Partial, Progress
+from asr.options import Options
+from server.conversation import Begin, Command, Cut, Drop, Feed, Finish, Hangup, Send
+from server.faces.native_ledger import Ledger
+from server.faces.native_messages import read_start
+from server.refusals import refusal
+
+NORMAL = 1000
+GOING_AWAY = 1001
+TOO_BIG = 1009
+
+ACK_INTERVAL_S = 1.0
+IDLE_ACK_INTERVAL_S = 5.0
+MAX_BAD_MESSAGES = 100
+MAX_OWED = 1000  # finalize and mark messages that wait for their answers
+
+
+@dataclass(frozen=True, slots=True)
+class NativeLimits:
+    """Bounds of a session; those of its `ready` message."""
+
+    start_timeout_ms: int = 10_000
+    idle_ms: int = 30_000
+    max_session_ms: int = 4 * 3600 * 1000
+    max_frame_bytes: int = 1024 * 1024
+    max_ahead_ms: int = 5_000
+    ack_interval_ms: int = int(ACK_INTERVAL_S * 1000)
+
+
+@dataclass(frozen=True, slots=True)
+class NativeSetup:
+    """What every session of a server has in common.
+
+    Attributes:
+        server: name and version, for `ready`.
+        features: what the engine can do.
+        limits: the bounds.
+        stereo: what becomes of audio with several channels.
+    """
+
+    server: str
+    features: Features
+    limits: NativeLimits
+    stereo: str = "mix"
+
+
+class NativeConversation:
+    """One session of `asr.v1`. `session_id` comes from outside, as the time does."""
+
+    def __init__(self, setup: NativeSetup, session_id: str) -> None:
+        self._setup = setup
+        self._session_id = session_id
+        self._receive: Callable[[str | bytes, float], list[Command]] = self._while_waiting
+        self._opened_at = 0.0
+        self._seq = 0
+        self._bad_messages = 0
+        self._decoder: AudioDecoder | None = None
+        self._told_warnings = 0
+        self._options = Options()
+        self._warnings: list[str] = []
+        self._take = 0
+        self._ready = False
+        self._ended: ASRError | None = None
+        self._close_code = NORMAL
+        self._ledger = Ledger()
+        # answers owed
+        self._finalizes: deque[str | None] = deque()
+        self._marks: deque[tuple[str | None, int]] = deque()
+        self._acked_at = 0.0
+        self._acked_bytes = 0
+
+    # Doors ----------------------------------------------------------------------------------------
+
+    def opened(self, now: float) -> list[Command]:
+        """See `server.conversation.Conversation`, as for the other doors."""
+        self._opened_at = now
+        return []
+
+    def received(self, message: str | bytes, now: float) -> list[Command]:
+        """A text message is JSON with a `type`, a binary one is audio."""
+        try:
+            return self._receive(message, now)
+        except ASRError as error:
+            return self.refused(error, now)
+
+    def begun(self, take: int, agreement: Agreement, now: float) -> list[Command]:
+        """The engine agreed: the first take makes the session `ready`."""
+        self._ledger.take_begun(take)
+        if take > 0:
+            return []
+        self._ready = True
+        self._acked_at = now
+        warnings = [*self._warnings, *agreement.warnings, *self._news_of_decoder()]
+        ready = {
+            "type": "ready",
+            "session_id": self._session_id,
+            "protocol": wire.VERSION,
+            "server": self._setup.server,
+            "model": agreement.model.name,
+            "language": agreement.options.language,
+            "audio": {"encoding": "pcm_s16le", "sample_rate_hz": SAMPLE_RATE_HZ, "channels": 1},
+            "features": asdict(self._setup.features),
+            "limits": asdict(self._setup.limits),
+            "warnings": warnings,
+        }
+        return [self._send(ready), *self._owed()]
+
+    def heard(self, take: int, event: Event, now: float) -> list[Command]:
+        """An event of the current take, moved onto the session's clock."""
+        ledger = self._ledger
+        base = ledger.base_ms(take)
+        match event:
+            case Progress(processed_ms):
+                ledger.processed(base + processed_ms)
+                return self._owed()
+            case Flushed(audio_ms):
+                ledger.processed(base + audio_ms)
+                return self._answer_finalize(base + audio_ms)
+            case Partial():
+                ledger.guessed()
+                if not self._options.partials:
+                    return []
+            case Final():
+                ledger.settled(take, event, now)
+        commands: list[Command] = [
+            self._send(wire.encode(event, base_ms=base, base_utterance=ledger.base_utterance(take)))
+        ]
+        if isinstance(event, Final):
+            commands += self._owed()
+        return commands
+
+    def finished(self, take: int, now: float) -> list[Command]:
+        """A take is over: a finalize that needed it is answered, or the session is."""
+        end_ms = self._ledger.end_ms(take)
+        self._ledger.processed(end_ms)
+        if take < self._take:
+            return self._answer_finalize(end_ms)
+        commands: list[Command] = []
+        while self._finalizes:
+            commands += self._answer_finalize(end_ms)
+        if self._receive == self._while_stopping:
+            return [*commands, *self._end(now)]
+        error = ASRError(Code.UNAVAILABLE, "The recognizer ended the stream before the audio was over.")
+        return [*commands, *self.refused(error, now)]
+
+    def failed(self, take: int, error: ASRError, now: float) -> list[Command]:
+        """The take broke: the client is told, and the session ends."""
+        return self.refused(error, now)
+
+    def refused(self, error: ASRError, now: float) -> list[Command]:
+        """A fatal error: said in a message, then by the close code."""
+        if self._receive == self._while_closed:
+            return []
+        self._receive = self._while_closed
+        message = self._send(wire.encode_error(error, fatal=True, session_id=self._session_id))
+        code = TOO_BIG if error.code is Code.TOO_LARGE else refusal(error.code).close_code
+        return [message, Hangup(code, error.code.value)]
+
+    def quiet(self, for_ms: int, limit_ms: int, now: float) -> list[Command]:
+        """The client is silent: a warning before the close."""
+        text = f"Nothing was heard from you for {for_ms} ms; at {limit_ms} ms the connection is closed."
+        return [self._warn("idle", text)] if self._ready else []
+
+    def draining(self, now: float) -> list[Command]:
+        """The server goes down: what was said so far still becomes finals."""
+        if self._receive == self._while_waiting:
+            return self.refused(ASRError(Code.UNAVAILABLE, "The gateway is going down. Connect again."), now)
+        if self._receive != self._while_listening:
+            return []
+        self._close_code = GOING_AWAY
+        return [self._send({"type": "status", "state": "draining"}), *self._stop(now)]
+
+    def ticked(self, now: float) -> list[Command]:
+        """Timers: the first message that never came, the session's limit, the heartbeat."""
+        if self._receive == self._while_waiting:
+            seconds = self._setup.limits.start_timeout_ms / 1000
+            text = f'No start message came within {seconds:g} s. Send {{"type": "start"}} first.'
+            return self.refused(ASRError(Code.IDLE_TIMEOUT, text), now)
+        if self._receive == self._while_listening and now >= self._session_ends_at:
+            minutes = self._setup.limits.max_session_ms / 60_000
+            self._ended = ASRError(Code.TOO_LARGE, f"The session reached its limit of {minutes:g} minutes. Start anew.")
+            return self._stop(now)
+        if self._ready and now >= self._ack_due:
+            return [self._ack(now)]
+        return []
+
+    @property
+    def wake_at(self) -> float | None:
+        """The nearest of the timers."""
+        if self._receive == self._while_waiting:
+            return self._opened_at + self._setup.limits.start_timeout_ms / 1000
+        if self._receive == self._while_closed:
+            return None
+        if not self._ready:
+            return self._session_ends_at
+        return min(self._ack_due, self._session_ends_at)
+
+    # States ---------------------------------------------------------------------------------------
+
+    def _while_waiting(self, message: str | bytes, now: float) -> list[Command]:
+        if isinstance(message, bytes):
+            raise ASRError(Code.BAD_REQUEST, 'Audio came before the start message. Send {"type": "start"} first.')
+        content = _parse(message)
+        if content["type"] != "start":
+            raise ASRError(
+                Code.BAD_REQUEST, f'The first message must be "start", not {content["type"]!r}.', param="type"
+            )
+        start = read_start(content)
+        stereo = "refuse" if self._setup.stereo == "refuse" else "mix"
+        self._decoder = AudioDecoder(start.format(), stereo=stereo)  # type: ignore[arg-type]
+        self._options = start.options()
+        self._warnings = [f"The field {name!r} is not known here and was ignored." for name in start.unknown()]
+        self._receive = self._while_listening
+        self._acked_at = now
+        return [Begin(0, self._options)]
+
+    def _while_listening(self, message: str | bytes, now: float) -> list[Command]:
+        if isinstance(message, bytes):
+            return self._audio(message, now)
+        try:
+            return self._control(_parse(message), now)
+        except ASRError as error:
+            self._bad_messages += 1
+            if self._bad_messages > MAX_BAD_MESSAGES:
+                raise
+            return [self._send(wire.encode_error(error, fatal=False, session_id=self._session_id))]
+
+    def _while_stopping(self, message: str | bytes, now: float) -> list[Command]:
+        if isinstance(message, str):
+            content = _parse(message)
+            if content["type"] == "cancel":
+                return self._cancel(now)
+            if content["type"] in ("keepalive", "ack", "stop"):
+                return []
+        self._bad_messages += 1
+        if self._bad_messages > 1:
+            return []
+        error = ASRError(Code.BAD_REQUEST, "The session is stopping: what comes after stop is not heard.")
+        return [self._send(wire.encode_error(error, fatal=False, session_id=self._session_id))]
+
+    def _while_closed(self, message: str | bytes, now: float) -> list[Command]:
+        return []
+
+    # What a client may ask ------------------------------------------------------------------------
+
+    def _audio(self, data: bytes, now: float) -> list[Command]:
+        if len(data) > self._setup.limits.max_frame_bytes:
+            raise ASRError(
+                Code.TOO_LARGE, f"A message is over the limit of {self._setup.limits.max_frame_bytes} bytes."
+            )
+        decoder = self._decoder
+        assert decoder is not None
+        self._ledger.received(len(data))
+        pcm = decoder.feed(data)
+        commands: list[Command] = []
+        if pcm:
+            self._ledger.fed(len(pcm), now)
+            commands.append(Feed(self._take, pcm))
+        if self._ready and len(decoder.warnings) > self._told_warnings:
+            commands += self._decoder_warnings()
+        if self._ready and now >= self._ack_due:
+            commands.append(self._ack(now))
+        return commands
+
+    def _control(self, content: dict[str, Any], now: float) -> list[Command]:
+        ref = _id(content)
+        match content["type"]:
+            case "finalize":
+                return self._finalize(ref)
+            case "mark":
+                self._marks.append((ref, self._ledger.fed_ms))
+                if len(self._marks) > MAX_OWED:
+                    raise ASRError(Code.RATE_LIMITED, "Too many marks wait for their audio.")
+                return self._owed()
+            case "keepalive":
+                return [self._ack(now)] if self._ready else []
+            case "ack":
+                return []
+            case "stop":
+                return self._stop(now)
+            case "cancel":
+                return self._cancel(now)
+            case "start":
+                raise ASRError(Code.BAD_REQUEST, "The session has started already. Open a new one for other settings.")
+            case other:
+                names = "finalize, mark, keepalive, ack, stop, cancel"
+                raise ASRError(Code.BAD_REQUEST, f"There is no message type {other!r}. Types: {names}.", param="type")
+
+    def _finalize(self, ref: str | None) -> list[Command]:
+        if len(self._finalizes) >= MAX_OWED:
+            raise ASRError(Code.RATE_LIMITED, "Too many finalize messages wait for their answer.")
+        self._finalizes.append(ref)
+        if self._setup.features.end_utterance:
+            return [Cut(self._take)]
+        # The engine cannot cut in mid-stream: end this take and go on with another, on the same clock.
+        ended, self._take = self._take, self._take + 1
+        self._ledger.next_take()
+        return [Finish(ended), Begin(self._take, self._options)]
+
+    def _stop(self, now: float) -> list[Command]:
+        self._receive = self._while_stopping
+        self._bad_messages = 0
+        commands: list[Command] = []
+        decoder = self._decoder
+        if decoder is not None and self._ledger.received_bytes:
+            rest = decoder.finish()
+            if rest:
+                self._ledger.fed(len(rest), now)
+                commands.append(Feed(self._take, rest))
+            if self._ready:
+                commands += self._decoder_warnings()
+        return [*commands, Finish(self._take)]
+
+    def _cancel(self, now: float) -> list[Command]:
+        drops: list[Command] = [Drop(self._take)]
+        return [*drops, *self._end(now, discarded_ms=self._ledger.fed_ms - self._ledger.covered_ms)]
+
+    # Answers --------------------------------------------------------------------------------------
+
+    def _end(self, now: float, discarded_ms: int = 0) -> list[Command]:
+        commands = self._owed(everything=True)
+        commands.append(self._ack(now))
+        commands.append(self._send(self._ledger.summary(discarded_ms)))
+        if self._ended is not None:
+            message = wire.encode_error(self._ended, fatal=True, session_id=self._session_id)
+            commands += [self._send(message), Hangup(refusal(self._ended.code).close_code, self._ended.code.value)]
+        else:
+            commands.append(Hangup(self._close_code))
+        self._receive = self._while_closed
+        return commands
+
+    def _answer_finalize(self, audio_ms: int) -> list[Command]:
+        commands = self._owed()
+        if self._finalizes:
+            ref = self._finalizes.popleft()
+            commands.append(self._send({"type": "finalized", "id": ref, "audio_ms": audio_ms}))
+        return commands
+
+    def _owed(self, *, everything: bool = False) -> list[Command]:
+        """The marks whose audio is covered now; none before `ready`, so that it comes first."""
+        commands: list[Command] = []
+        while self._ready and self._marks and (everything or self._marks[0][1] <= self._ledger.processed_ms):
+            ref, audio_ms = self._marks.popleft()
+            commands.append(self._send({"type": "marked", "id": ref, "audio_ms": audio_ms}))
+        return commands
+
+    def _ack(self, now: float) -> Send:
+        self._acked_at = now
+        self._acked_bytes = self._ledger.received_bytes
+        return self._send(self._ledger.ack())
+
+    def _decoder_warnings(self) -> list[Command]:
+        return [self._warn("audio", text) for text in self._news_of_decoder()]
+
+    def _news_of_decoder(self) -> list[str]:
+        assert self._decoder is not None
+        news = self._decoder.warnings[self._told_warnings :]
+        self._told_warnings = len(self._decoder.warnings)
+        return news
+
+    def _warn(self, code: str, text: str, param: str | None = None) -> Send:
+        return self._send({"type": "warning", "code": code, "message": text, "param": param})
+
+    def _send(self, message: dict[str, Any]) -> Send:
+        self._seq += 1
+        message["seq"] = self._seq
+        return Send(orjson.dumps(message).decode())
+
+    @property
+    def _ack_due(self) -> float:
+        flowing = self._ledger.received_bytes > self._acked_bytes
+        return self._acked_at + (ACK_INTERVAL_S if flowing else IDLE_ACK_INTERVAL_S)
+
+    @property
+    def _session_ends_at(self) -> float:
+        return self._opened_at + self._setup.limits.max_session_ms / 1000
+
+
+def _parse(message: str) -> dict[str, Any]:
+    """A text message as an object with a `type`.
+
+    Raises:
+        ASRError: `bad_request`.
+    """
+    try:
+        content = orjson.loads(message)
+    except orjson.JSONDecodeError as error:
+        raise ASRError(Code.BAD_REQUEST, f"A text message must be JSON: {error}. Send audio as binary.") from None
+    if not isinstance(content, dict) or not isinstance(content.get("type"), str):
+        raise ASRError(Code.BAD_REQUEST, 'A message must be a JSON object with a "type".', param="type")
+    return content
+
+
+def _id(content: dict[str, Any]) -> str | None:
+    """The client's own id, echoed in the answer."""
+    ref = content.get("id")
+    if ref is None or (isinstance(ref, str) and len(ref) <= 256):
+        return ref
+    raise ASRError(Code.BAD_REQUEST, "An id must be a string of at most 256 characters.", param="id")

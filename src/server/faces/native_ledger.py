@@ -1,0 +1,140 @@
+"""The accounts of a native session: what was received, decoded, processed, covered, and how fast.
+
+One audio clock for the session: decoded audio over all takes, in whole milliseconds, never going back.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import deque
+from typing import Any
+
+from asr.engine import BYTES_PER_MS
+from asr.events import Final
+
+_KEPT = 4096  # entries kept of each kind: bounded, over a minute of 20 ms chunks
+
+
+class Ledger:
+    """Counts bytes in, milliseconds out.
+
+    Attributes:
+        received_bytes: what the client sent, as it sent it.
+        processed_ms: the engine has consumed the audio up to here.
+        covered_ms: finals cover the audio up to here.
+    """
+
+    def __init__(self) -> None:
+        self.received_bytes = 0
+        self.processed_ms = 0
+        self.covered_ms = 0
+        self._fed_bytes = 0
+        self._take_bases = [0]
+        self._utterance_bases = [0]
+        self._next_utterance = 0
+        self._utterance_open = False
+        self._acks: deque[tuple[int, int]] = deque(maxlen=_KEPT)
+        self._safe_bytes = 0
+        self._arrivals: deque[tuple[int, float]] = deque(maxlen=_KEPT)
+        self._latencies_ms: deque[int] = deque(maxlen=_KEPT)
+        self._speech_ms = 0
+        self._utterances = 0
+
+    @property
+    def fed_ms(self) -> int:
+        """The audio decoded so far."""
+        return self._fed_bytes // BYTES_PER_MS
+
+    def received(self, n_bytes: int) -> None:
+        """The client sent audio."""
+        self.received_bytes += n_bytes
+
+    def fed(self, n_bytes: int, now: float) -> None:
+        """It was decoded to so many bytes of PCM."""
+        self._fed_bytes += n_bytes
+        self._arrivals.append((self.fed_ms, now))
+
+    def next_take(self) -> None:
+        """Audio from here on belongs to a further take."""
+        self._take_bases.append(self._fed_bytes)
+
+    def take_begun(self, take: int) -> None:
+        """A take's engine starts: its utterances are numbered on from those before."""
+        del self._utterance_bases[take:]
+        self._utterance_bases.append(self._next_utterance)
+
+    def base_ms(self, take: int) -> int:
+        """Where a take begins on the session's clock."""
+        return self._take_bases[take] // BYTES_PER_MS
+
+    def end_ms(self, take: int) -> int:
+        """Where a take ends, as far as is known."""
+        return self.base_ms(take + 1) if take + 1 < len(self._take_bases) else self.fed_ms
+
+    def base_utterance(self, take: int) -> int:
+        """The number of a take's first utterance."""
+        return self._utterance_bases[take]
+
+    def processed(self, until_ms: int) -> None:
+        """The engine has consumed the audio up to here."""
+        self.processed_ms = max(self.processed_ms, min(until_ms, self.fed_ms))
+
+    def guessed(self) -> None:
+        """A partial came: an utterance is open."""
+        self._utterance_open = True
+
+    def settled(self, take: int, final: Final, now: float) -> None:
+        """A final came."""
+        end_ms = self.base_ms(take) + final.end_ms
+        self._utterance_open = False
+        self._next_utterance = self.base_utterance(take) + final.utterance + 1
+        self._utterances += 1
+        self._speech_ms += final.end_ms - final.start_ms
+        self.covered_ms = max(self.covered_ms, end_ms)
+        self.processed(end_ms)
+        index = bisect_left(self._arrivals, end_ms, key=lambda arrival: arrival[0])
+        if index < len(self._arrivals):
+            self._latencies_ms.append(int((now - self._arrivals[index][1]) * 1000))
+        for _ in range(index):
+            self._arrivals.popleft()
+
+    def ack(self) -> dict[str, Any]:
+        """The fields of an `ack` message.
+
+        `safe_bytes`: what was received up to an earlier ack and is settled now: covered by finals,
+        or processed with no utterance open.
+        """
+        self._acks.append((self.fed_ms, self.received_bytes))
+        settled_ms = self.covered_ms if self._utterance_open else self.processed_ms
+        while self._acks and self._acks[0][0] <= settled_ms:
+            self._safe_bytes = self._acks.popleft()[1]
+        return {
+            "type": "ack",
+            "received_bytes": self.received_bytes,
+            "received_ms": self.fed_ms,
+            "processed_ms": self.processed_ms,
+            "buffered_ms": max(self.fed_ms - self.processed_ms, 0),
+            "safe_bytes": self._safe_bytes,
+        }
+
+    def summary(self, discarded_ms: int) -> dict[str, Any]:
+        """The fields of the `summary` message."""
+        ordered = sorted(self._latencies_ms)
+        return {
+            "type": "summary",
+            "audio_ms": self.fed_ms,
+            "speech_ms": self._speech_ms,
+            "utterances": self._utterances,
+            "gaps_ms": 0,
+            "failovers": 0,
+            "resumes": 0,
+            "discarded_ms": discarded_ms,
+            "final_latency_ms": {"p50": _percentile(ordered, 50), "p95": _percentile(ordered, 95)},
+        }
+
+
+def _percentile(ordered: list[int], percent: int) -> int | None:
+    """Nearest rank: the smallest value that `percent` of the values do not exceed."""
+    if not ordered:
+        return None
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]

@@ -1,0 +1,121 @@
+"""What a client may say in `asr.v1`: checked by pydantic, turned into the domain's words."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from asr.audio import AudioFormat, Encoding
+from asr.errors import ASRError, Code
+from asr.options import Diarization, Endpointing, Options, Phrase
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+
+class _Audio(_Part):
+    encoding: str = "pcm_s16le"
+    sample_rate_hz: int | None = None
+    channels: int = 1
+
+
+class _Phrase(_Part):
+    text: str
+    boost: float = 0.5
+
+
+class _Diarization(_Part):
+    max_speakers: int | None = None
+
+
+class _Endpointing(_Part):
+    mode: Literal["auto", "manual"] = "auto"
+    silence_ms: int | None = None
+    eager_ms: int | None = None
+
+
+class Start(_Part):
+    """The first message. Every field has a default: `{"type": "start"}` is enough.
+
+    `pace` tells live speech from a recording; a recording is read as fast as it can be recognized.
+    """
+
+    type: Literal["start"]
+    audio: _Audio = _Audio()
+    language: str = ""
+    model: str = ""
+    interim: bool = True
+    words: bool = True
+    punctuate: bool | None = None
+    verbatim: bool | None = None
+    profanity_filter: bool = False
+    diarization: _Diarization | None = None
+    phrases: list[_Phrase] = Field(default_factory=list)
+    endpointing: _Endpointing | None = None
+    on_unsupported: Literal["warn", "fail"] = "warn"
+    pace: Literal["live", "file"] = "live"
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    upstream_options: dict[str, str] = Field(default_factory=dict)
+
+    def format(self) -> AudioFormat:
+        """The audio that will follow. Containers tell their own rate and channels.
+
+        Raises:
+            ASRError: `bad_request`, for an encoding or rate that does not exist.
+        """
+        try:
+            encoding = Encoding(self.audio.encoding)
+        except ValueError:
+            names = ", ".join(e.value for e in Encoding)
+            raise ASRError(
+                Code.BAD_REQUEST,
+                f"There is no audio encoding {self.audio.encoding!r}. Encodings: {names}.",
+                param="audio.encoding",
+            ) from None
+        raw = encoding in (Encoding.PCM_S16LE, Encoding.PCM_F32LE, Encoding.MULAW, Encoding.ALAW)
+        rate = self.audio.sample_rate_hz
+        return AudioFormat(encoding, 16_000 if raw and rate is None else rate, self.audio.channels)
+
+    def options(self) -> Options:
+        """The wishes, for the engine."""
+        end = self.endpointing
+        return Options(
+            language=self.language,
+            model=self.model,
+            partials=self.interim,
+            words=self.words,
+            punctuate=self.punctuate,
+            verbatim=self.verbatim,
+            profanity_filter=self.profanity_filter,
+            diarization=None if self.diarization is None else Diarization(self.diarization.max_speakers),
+            phrases=tuple(Phrase(p.text, p.boost) for p in self.phrases),
+            endpointing=None if end is None else Endpointing(end.mode == "manual", end.silence_ms, end.eager_ms),
+            upstream_options=self.upstream_options,
+            fail_on_unsupported=self.on_unsupported == "fail",
+        )
+
+    def unknown(self) -> list[str]:
+        """Fields that this version does not know; they are ignored, and said to be."""
+        parts: list[tuple[str, _Part | None]] = [
+            ("", self),
+            ("audio.", self.audio),
+            ("endpointing.", self.endpointing),
+            ("diarization.", self.diarization),
+        ]
+        return [prefix + name for prefix, part in parts if part is not None for name in part.model_extra or {}]
+
+
+def read_start(message: dict[str, Any]) -> Start:
+    """Check a `start` message.
+
+    Raises:
+        ASRError: `bad_request`, naming the field and what is wrong with it.
+    """
+    try:
+        return Start.model_validate(message)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise ASRError(Code.BAD_REQUEST, f"start: {field}: {first['msg']}.", param=field) from None

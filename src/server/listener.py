@@ -1,0 +1,150 @@
+"""HTTP and WebSocket on one port: uvicorn's HTTP protocol, our WebSockets, our signals.
+
+uvicorn's own server is not used: it closes every WebSocket at once on SIGTERM and waits for ever for a
+request that never comes. What is used is its protocol class for HTTP/1.1 and its configuration.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+import ssl
+from typing import Any, cast
+
+import structlog
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from server.websocket import WebSocketDoor
+
+log = structlog.get_logger("server.listener")
+
+BACKLOG = 4096
+REQUEST_TIMEOUT_S = 10.0
+"""A connection must have sent a whole request head in this time, and then make progress with its body."""
+TLS_HANDSHAKE_TIMEOUT_S = 10.0
+KEEP_ALIVE_S = 30
+
+
+class PatientHttp(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with a bound on how long a request may take to arrive."""
+
+    _request_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A client connected: it has ten seconds for its request."""
+        super().connection_made(transport)
+        self._wait_for_client()
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self._wait_for_client()
+
+    def on_headers_complete(self) -> None:
+        """The head is whole; a body may follow."""
+        super().on_headers_complete()
+        self._wait_for_client()
+
+    def on_body(self, body: bytes) -> None:
+        """Progress: the clock starts anew."""
+        super().on_body(body)
+        self._wait_for_client()
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        super().on_message_complete()
+        self._stop_waiting()
+
+    def handle_websocket_upgrade(self) -> None:
+        """The connection becomes a WebSocket, which has timers of its own."""
+        self._stop_waiting()
+        super().handle_websocket_upgrade()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client has gone."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_for_client(self) -> None:
+        self._stop_waiting()
+        self._request_timer = self.loop.call_later(REQUEST_TIMEOUT_S, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._request_timer is not None:
+            self._request_timer.cancel()
+            self._request_timer = None
+
+    def _give_up(self) -> None:
+        self._request_timer = None
+        if self.flow.read_paused:  # it is we who do not read: the application is behind
+            self._wait_for_client()
+        else:
+            self.transport.abort()
+
+
+class Listener:
+    """The open port. `start`, then `close`."""
+
+    def __init__(self, app: Any, door: WebSocketDoor, *, tls: ssl.SSLContext | None) -> None:
+        self._config = Config(
+            app,
+            http=cast(Any, PatientHttp),
+            ws=cast(Any, door.protocol_factory),
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            ws_per_message_deflate=False,
+        )
+        self._state = ServerState()
+        self._door = door
+        self._tls = tls
+        self._server: asyncio.Server | None = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen. Returns the port (the one given, or the one the system chose for 0).
+
+        Raises:
+            OSError: the address is taken or not ours.
+        """
+        self._config.load()
+        self._state.default_headers = self._config.encoded_headers
+        factory = functools.partial(
+            PatientHttp, config=self._config, server_state=self._state, app_state=dict[str, Any]()
+        )
+        self._server = await asyncio.get_running_loop().create_server(
+            factory,
+            host,
+            port,
+            ssl=self._tls,
+            backlog=BACKLOG,
+            family=socket.AF_UNSPEC,
+            ssl_handshake_timeout=TLS_HANDSHAKE_TIMEOUT_S if self._tls else None,
+        )
+        return int(self._server.sockets[0].getsockname()[1])
+
+    def stop_accepting(self) -> None:
+        """Take no more connections; those open go on."""
+        self._door.closing = True
+        if self._server is not None:
+            self._server.close()
+
+    async def close(self, timeout_s: float) -> None:
+        """Let requests in flight end, within the bound, then cut what is left."""
+        self.stop_accepting()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        busy = [*self._state.tasks, *self._door.tasks()]
+        if busy:
+            await asyncio.wait(busy, timeout=timeout_s)
+        left = len(self._door.connections)
+        for websocket in list(self._door.connections):
+            websocket.abort()
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        if left:
+            log.warning("connections cut at shutdown", count=left)

@@ -1,0 +1,367 @@
+"""WebSockets on the HTTP port: the `websockets` library's protocol core on a bare transport.
+
+uvicorn hands a connection over when a client asks for an upgrade; from there on frames go from the
+transport's callback straight to the conversation, without a framework, task or future per
+message. Compression is declined (it costs 50 KB a stream and helps no audio), input is bounded and read no
+faster than it is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import cast
+from urllib.parse import parse_qs, urlsplit
+
+import structlog
+from websockets.exceptions import InvalidState, PayloadTooBig
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.typing import Subprotocol
+
+from asr.errors import ASRError, Code
+from server.sockets import Incoming, Oversized, SocketClosed
+
+log = structlog.get_logger("server.websocket")
+
+PING_INTERVAL_S = 15.0
+CLOSE_TIMEOUT_S = 2.0
+OVERSIZED_LINGER_S = 0.5
+INBOX_BYTES = 256 * 1024
+INBOX_MESSAGES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What answers at one path.
+
+    Attributes:
+        handler: runs a connection from its opening to its close.
+        subprotocols: those it speaks; a client that offers none is served as well.
+        max_message_bytes: larger messages are refused with close code 1009.
+    """
+
+    handler: Callable[[WebSocket], Awaitable[None]]
+    subprotocols: tuple[str, ...] = ()
+    max_message_bytes: int = 1024 * 1024
+
+
+class WebSocketDoor:
+    """Every WebSocket of the server: its routes, its limit, and who is connected.
+
+    Attributes:
+        connections: open connections; what a drain has to wait for.
+    """
+
+    def __init__(self, routes: Mapping[str, Route], *, max_connections: int, send_timeout_ms: int = 10_000) -> None:
+        self.routes = routes
+        self.max_connections = max_connections
+        self.send_timeout_s = send_timeout_ms / 1000
+        self.connections: set[WebSocket] = set()
+        self.closing = False
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """One task for each open connection; it ends with the connection."""
+        return [websocket.task for websocket in self.connections if websocket.task is not None]
+
+    def protocol_factory(self, config: object, server_state: object, app_state: object) -> WebSocket:
+        """What uvicorn calls, with its own arguments, for each upgrade."""
+        return WebSocket(self)
+
+
+class WebSocket(asyncio.Protocol):
+    """One connection: an asyncio protocol below, a `server.sockets.Socket` above."""
+
+    def __init__(self, door: WebSocketDoor) -> None:
+        self._door = door
+        self._loop = asyncio.get_running_loop()
+        self._protocol = ServerProtocol(subprotocols=None, extensions=None, max_size=None)
+        self._route: Route | None = None
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._inbox: deque[Incoming] = deque()
+        self._inbox_bytes = 0
+        self._reading_paused = False
+        self._receiver: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._lost: asyncio.Future[None] = self._loop.create_future()
+        self._fragments: list[bytes] = []
+        self._text = False
+        self._held_close: list[bytes] | None = None
+        self._gone = False
+        self._closing = False
+        self._last_heard = self._loop.time()
+        self.task: asyncio.Task[None] | None = None
+        self._ping: asyncio.TimerHandle | None = None
+        self.request: Request = cast(Request, None)
+
+    # What the face sees ---------------------------------------------------------------------------
+
+    @property
+    def peer(self) -> str:
+        """The client's address and port."""
+        name = self._transport.get_extra_info("peername")
+        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unknown"
+
+    @property
+    def last_heard(self) -> float:
+        """See `server.sockets.Socket`; a client that we do not read is not silent."""
+        return self._loop.time() if self._reading_paused else self._last_heard
+
+    @property
+    def path(self) -> str:
+        """The path asked for, without its query."""
+        return urlsplit(self.request.path).path
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's fields; the last one of a repeated name."""
+        return {name: values[-1] for name, values in parse_qs(urlsplit(self.request.path).query).items()}
+
+    async def receive(self) -> Incoming:
+        """See `server.sockets.Socket`."""
+        while not self._inbox:
+            if self._gone:
+                return None
+            self._receiver = self._loop.create_future()
+            try:
+                await self._receiver
+            finally:
+                self._receiver = None
+        message = self._inbox.popleft()
+        if not isinstance(message, Oversized | None):
+            self._inbox_bytes -= len(message)
+        if self._reading_paused and self._inbox_bytes < INBOX_BYTES // 2 and len(self._inbox) < INBOX_MESSAGES // 2:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        return message
+
+    async def send(self, text: str) -> None:
+        """See `server.sockets.Socket`."""
+        if self._held_close is not None:
+            # The protocol core considers itself closed after an oversized message, but its close frame
+            # has not been written yet: the reason may still go first.
+            self._transport.write(Frame(Opcode.TEXT, text.encode()).serialize(mask=False))
+            return
+        try:
+            self._protocol.send_text(text.encode())
+        except InvalidState as error:
+            raise SocketClosed from error
+        self._flush()
+        if self._writable is not None:
+            try:
+                async with asyncio.timeout(self._door.send_timeout_s):
+                    await asyncio.shield(self._writable)
+            except TimeoutError:
+                raise ASRError(
+                    Code.SLOW_READER,
+                    f"The client has not read for {self._door.send_timeout_s:g} s. Read results while you send audio.",
+                ) from None
+            if self._gone:
+                raise SocketClosed
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """See `server.sockets.Socket`: the client has two seconds to answer."""
+        self._closing = True
+        patience_s = CLOSE_TIMEOUT_S
+        if self._held_close is not None:
+            # The protocol core reads no more, so the client's answer cannot be seen: give what is still
+            # on its way a moment, or a reset would overtake our last words.
+            self._transport.write(b"".join(self._held_close))
+            self._held_close = None
+            patience_s = OVERSIZED_LINGER_S
+        elif self._protocol.state is State.OPEN:
+            self._protocol.send_close(code, _short_reason(reason))
+            self._flush()
+        if self._reading_paused:
+            self._reading_paused = False
+            self._transport.resume_reading()
+        try:
+            async with asyncio.timeout(patience_s):
+                await asyncio.shield(self._lost)
+        except TimeoutError:
+            self._transport.abort()
+
+    def abort(self) -> None:
+        """Cut the connection at once."""
+        self._transport.abort()
+
+    # What the transport calls ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take over from the HTTP side."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=64 * 1024)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes from the client: the handshake first, then frames."""
+        self._last_heard = self._loop.time()
+        protocol = self._protocol
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if isinstance(event, Request):
+                self._handshake(event)
+            else:
+                self._frame(cast(Frame, event))
+        if isinstance(protocol.parser_exc, PayloadTooBig) and self._held_close is None and not self._gone:
+            self._hold_close_for(Oversized(self._limit()))
+            return
+        self._flush()
+        if protocol.state is not State.OPEN and self.task is not None:
+            self._end_of_input()
+
+    def eof_received(self) -> bool:
+        """The client has closed its side."""
+        self._protocol.receive_eof()
+        self._flush()
+        self._end_of_input()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is gone, whatever the reason."""
+        self._protocol.receive_eof()
+        self._end_of_input()
+        self.resume_writing()
+        if self._ping is not None:
+            self._ping.cancel()
+        if not self._lost.done():
+            self._lost.set_result(None)
+
+    def pause_writing(self) -> None:
+        """The client reads too slowly: `send` waits from now on."""
+        if self._writable is None:
+            self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        """There is room again."""
+        waiter, self._writable = self._writable, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # Inside ---------------------------------------------------------------------------------------
+
+    def _limit(self) -> int:
+        return self._route.max_message_bytes if self._route is not None else 0
+
+    def _handshake(self, request: Request) -> None:
+        self.request = request
+        door = self._door
+        route = door.routes.get(self.path)
+        if route is None:
+            paths = ", ".join(sorted(door.routes))
+            self._refuse(HTTPStatus.NOT_FOUND, f"There is no WebSocket at this path. There is one at: {paths}.\n")
+            return
+        if door.closing or len(door.connections) >= door.max_connections:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The gateway is full or going down. Try again soon.\n", "5")
+            return
+        self._route = route
+        self._protocol.available_subprotocols = [Subprotocol(name) for name in route.subprotocols] or None
+        # Both: a whole message, and each fragment of it, is bounded.
+        self._protocol.max_size = route.max_message_bytes
+        offered = request.headers.get_all("Sec-WebSocket-Protocol")
+        response = self._accept(request, offered)
+        self._protocol.send_response(response)
+        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            return
+        door.connections.add(self)
+        self.task = self._loop.create_task(self._run(route), name=f"websocket {self.path}")
+        self._ping = self._loop.call_later(PING_INTERVAL_S, self._send_ping)
+
+    def _accept(self, request: Request, offered: list[str]) -> Response:
+        # A client may offer names we do not speak (tokens among them): serve it without one.
+        names = {name.strip() for line in offered for name in line.split(",")}
+        spoken = self._protocol.available_subprotocols
+        if spoken is not None and not names & set(spoken):
+            self._protocol.available_subprotocols = None
+        return self._protocol.accept(request)
+
+    def _refuse(self, status: HTTPStatus, text: str, retry_after_s: str | None = None) -> None:
+        response = self._protocol.reject(status, text)
+        if retry_after_s is not None:
+            response.headers["Retry-After"] = retry_after_s
+        self._protocol.send_response(response)
+        self._flush()
+        self._transport.close()
+
+    async def _run(self, route: Route) -> None:
+        try:
+            await route.handler(self)
+        except Exception:
+            log.exception("connection failed", peer=self.peer)
+            await self.close(1011, "internal error")
+        finally:
+            self._door.connections.discard(self)
+            if not self._lost.done():
+                self._transport.close()
+
+    def _frame(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
+            self._text = frame.opcode is Opcode.TEXT
+            if frame.fin:
+                self._deliver(bytes(frame.data))
+                return
+            self._fragments = [bytes(frame.data)]
+        elif frame.opcode is Opcode.CONT:
+            self._fragments.append(bytes(frame.data))
+            if frame.fin:
+                whole = b"".join(self._fragments)
+                self._fragments = []
+                self._deliver(whole)
+
+    def _deliver(self, data: bytes) -> None:
+        if self._closing:
+            return
+        message: Incoming = data
+        if self._text:
+            try:
+                message = data.decode()
+            except UnicodeDecodeError:
+                self._protocol.fail(1007, "a text message is not UTF-8")
+                return
+        self._inbox.append(message)
+        self._inbox_bytes += len(data)
+        if not self._reading_paused and (self._inbox_bytes > INBOX_BYTES or len(self._inbox) > INBOX_MESSAGES):
+            self._reading_paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def _hold_close_for(self, message: Oversized) -> None:
+        self._held_close = self._protocol.data_to_send()
+        self._inbox.append(message)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._receiver is not None and not self._receiver.done():
+            self._receiver.set_result(None)
+
+    def _end_of_input(self) -> None:
+        self._gone = True
+        self._wake()
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._transport.write(data)
+            elif self._transport.can_write_eof():
+                self._transport.write_eof()
+        if self._protocol.close_expected() and self._held_close is None:
+            # The handshake is over on both sides: the server closes the connection (RFC 6455 §7.1.1).
+            self._transport.close()
+
+    def _send_ping(self) -> None:
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_ping(b"")
+            self._flush()
+            self._ping = self._loop.call_later(PING_INTERVAL_S, self._send_ping)
+
+
+def _short_reason(reason: str) -> str:
+    """A close reason that fits a control frame: at most 123 bytes (RFC 6455 §5.5)."""
+    data = reason.encode()
+    if len(data) <= 123:
+        return reason
+    return data[:120].decode(errors="ignore") + "…"

@@ -1,0 +1,209 @@
+"""The golden conversations against the cores alone: no loop, no socket, no clock."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+
+import pytest
+from jsonschema import Draft202012Validator
+from playbook import Playbook, SeqCheck, all_playbooks, compare, to_message
+from word_engine import MODELS, WordEngine, WordScript
+
+from asr import wire
+from asr.engine import BYTES_PER_MS, agree
+from asr.errors import ASRError, Code
+from asr.options import Options
+from server.conversation import Begin, Command, Conversation, Cut, Drop, Feed, Finish, Hangup, Send
+from server.faces.end import EndConversation
+from server.faces.native import NativeConversation, NativeLimits, NativeSetup
+
+LIMITS = NativeLimits(max_frame_bytes=1024 * 1024)
+
+
+class SyncDriver:
+    """What `server.drive` does, without a loop: commands are carried out on the spot, take after take."""
+
+    def __init__(self, core: Conversation, engine: WordEngine) -> None:
+        self.core = core
+        self.engine = engine
+        self.answers: deque[str] = deque()
+        self.now = 100.0
+        self.hangup: Hangup | None = None
+        self._scripts: dict[int, WordScript] = {}
+        self._fed: dict[int, int] = {}
+        self._do(core.opened(self.now))
+
+    def say(self, message: str | bytes) -> None:
+        self._do(self.core.received(message, self.now))
+
+    def tick(self, seconds: float) -> None:
+        self.now += seconds
+        if self.core.wake_at is not None and self.core.wake_at <= self.now:
+            self._do(self.core.ticked(self.now))
+
+    def _do(self, commands: list[Command]) -> None:
+        for command in commands:
+            assert self.hangup is None, f"{command} after a hangup"
+            match command:
+                case Send(text):
+                    self.answers.append(text)
+                case Hangup(code):
+                    self.hangup = command
+                    self.answers.append(f"close {code}")
+                case Begin(take, options):
+                    self._begin(take, options)
+                case Feed(take, pcm):
+                    self._feed(take, pcm)
+                case Cut(take):
+                    self._hear(take, self._scripts[take].cut())
+                case Finish(take):
+                    if take in self._scripts:
+                        self._hear(take, self._scripts.pop(take).end())
+                        self._do(self.core.finished(take, self.now))
+                case Drop(take):
+                    self._scripts.pop(take, None)
+
+    def _begin(self, take: int, options: Options) -> None:
+        try:
+            agreement = agree(options, MODELS if self.engine.fault != "no-model" else (), self.engine.features)
+        except ASRError as error:
+            self._do(self.core.failed(take, error, self.now))
+            return
+        self._scripts[take] = WordScript()
+        self._fed[take] = 0
+        self._do(self.core.begun(take, agreement, self.now))
+        if self.engine.fault == "refuses":
+            error = ASRError(Code.OVERLOADED, "The recognizer is full.", retry_after_ms=2000)
+            self._do(self.core.failed(take, error, self.now))
+
+    def _feed(self, take: int, pcm: bytes) -> None:
+        script = self._scripts.get(take)
+        if script is None:
+            return
+        self._hear(take, script.feed(pcm))
+        self._fed[take] += len(pcm)
+        if self.engine.fault == "unavailable" and self._fed[take] >= self.engine._at_ms * BYTES_PER_MS:
+            self._do(self.core.failed(take, ASRError(Code.UNAVAILABLE, "The recognizer went away."), self.now))
+
+    def _hear(self, take: int, events: list) -> None:  # type: ignore[type-arg]
+        for event in events:
+            self._do(self.core.heard(take, event, self.now))
+
+
+def native(engine: WordEngine, limits: NativeLimits = LIMITS) -> NativeConversation:
+    return NativeConversation(NativeSetup("riva-gateway test", engine.features, limits), "session-1")
+
+
+def core_for(book: Playbook, engine: WordEngine) -> Conversation:
+    if book.path == "/ws":
+        return EndConversation(start_timeout_ms=10_000, unix_time=lambda: 1_700_000_000.0)
+    return native(engine)
+
+
+@pytest.mark.parametrize("book", all_playbooks(), ids=lambda book: book.name)
+def test_golden_conversation_with_the_core(book: Playbook) -> None:
+    engine = WordEngine(book.fault)
+    driver = SyncDriver(core_for(book, engine), engine)
+    check = SeqCheck()
+    schema = Draft202012Validator(wire.schema())
+    for number, (who, line) in enumerate(book.lines, 1):
+        if who == ">":
+            driver.say(to_message(line))
+            continue
+        while True:
+            assert driver.answers, f"{book.name}, line {number}: nothing was answered, expected {line}"
+            got = driver.answers.popleft()
+            if got.startswith("{"):
+                message = check(got)
+                if book.path == "/v1/stream":
+                    schema.validate(message)
+                if message.get("type") == "ack":
+                    continue
+            break
+        assert not compare(line, got), f"{book.name}, line {number}: {compare(line, got)}\n{line}\n{got}"
+    left = [answer for answer in driver.answers if '"type":"ack"' not in answer]
+    assert not left, f"{book.name}: unexpected at the end: {left}"
+
+
+def test_a_first_message_that_never_comes_ends_in_a_clear_error() -> None:
+    engine = WordEngine()
+    driver = SyncDriver(native(engine), engine)
+    driver.tick(9.9)
+    assert not driver.answers
+    driver.tick(0.2)
+    assert json.loads(driver.answers[0])["code"] == "idle_timeout"
+    assert driver.answers[1] == "close 4408"
+
+
+def test_acks_come_every_second_while_audio_flows_and_every_five_otherwise() -> None:
+    engine = WordEngine()
+    driver = SyncDriver(native(engine), engine)
+    driver.say('{"type":"start"}')
+    for _ in range(30):
+        driver.say(bytes(3200))
+        driver.tick(0.1)
+    acks = [json.loads(a) for a in driver.answers if '"type":"ack"' in a]
+    assert 2 <= len(acks) <= 3
+    assert acks[-1]["received_ms"] == acks[-1]["received_bytes"] // 32
+    driver.answers.clear()
+    for _ in range(100):
+        driver.tick(0.1)
+    assert 1 <= len([a for a in driver.answers if '"type":"ack"' in a]) <= 3
+
+
+def test_safe_bytes_never_pass_what_finals_cover() -> None:
+    engine = WordEngine()
+    driver = SyncDriver(native(engine), engine)
+    driver.say('{"type":"start"}')
+    covered_ms, safe = 0, 0
+    for _ in range(100):
+        driver.say(bytes(640 * 5))
+        driver.tick(0.1)
+        driver.say('{"type":"keepalive"}')
+        while driver.answers:
+            message = json.loads(driver.answers.popleft())
+            if message["type"] == "final":
+                covered_ms = message["end_ms"]
+            if message["type"] == "ack":
+                assert safe <= message["safe_bytes"] <= max(covered_ms * 32, message["safe_bytes"] * 0)
+                safe = message["safe_bytes"]
+    assert safe >= 9_000 * 32
+
+
+def test_a_session_over_its_limit_gets_its_finals_before_the_error() -> None:
+    engine = WordEngine()
+    driver = SyncDriver(native(engine, NativeLimits(max_session_ms=60_000)), engine)
+    driver.say('{"type":"start"}')
+    driver.say(bytes(32 * 600))
+    driver.tick(61)
+    kinds = [json.loads(a)["type"] if a[0] == "{" else a for a in driver.answers if '"type":"ack"' not in a]
+    assert kinds[-4:] == ["final", "summary", "error", "close 4413"]
+
+
+def test_draining_flushes_the_last_final_and_says_why() -> None:
+    engine = WordEngine()
+    driver = SyncDriver(native(engine), engine)
+    driver.say('{"type":"start"}')
+    driver.say(bytes(32 * 600))
+    driver.answers.clear()
+    driver._do(driver.core.draining(driver.now))
+    kinds = [json.loads(a)["type"] if a[0] == "{" else a for a in driver.answers if '"type":"ack"' not in a]
+    assert kinds == ["status", "final", "summary", "close 1001"]
+
+
+def test_too_many_bad_messages_end_the_session() -> None:
+    engine = WordEngine()
+    driver = SyncDriver(native(engine), engine)
+    driver.say('{"type":"start"}')
+    for _ in range(101):
+        driver.say("not json")
+    assert driver.answers[-1] == "close 4400"
+
+
+def test_the_end_dialect_does_not_wait_for_ever() -> None:
+    engine = WordEngine()
+    driver = SyncDriver(EndConversation(start_timeout_ms=10_000, unix_time=lambda: 0.0), engine)
+    driver.tick(10.1)
+    assert json.loads(driver.answers[0])["error"]["code"] == "idle_timeout"
+    assert driver.answers[1] == "close 4408"
