@@ -1,0 +1,66 @@
+"""The plain HTTP side of the running server."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import requests
+from word_engine import WordEngine
+
+from asr import wire
+
+from .gateway import running
+
+
+async def get(url: str, path: str) -> requests.Response:
+    return await asyncio.to_thread(requests.get, url + path, timeout=10)
+
+
+async def test_the_page_comes_with_strict_headers(tmp_path: Path) -> None:
+    async with running(WordEngine(), tmp_path) as addresses:
+        page = await get(addresses.url, "/")
+        script = await get(addresses.url, "/app.js")
+    assert page.status_code == 200
+    assert "text/html" in page.headers["Content-Type"]
+    assert "javascript" in script.headers["Content-Type"]
+    for answer in (page, script):
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'self'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "microphone=(self)" in answer.headers["Permissions-Policy"]
+        assert "server" not in answer.headers
+
+
+async def test_alive_is_not_ready(tmp_path: Path) -> None:
+    async with running(WordEngine("no-model"), tmp_path) as addresses:
+        assert (await get(addresses.url, "/healthz")).json() == {"status": "ok"}
+        assert (await get(addresses.url, "/v1/health/live")).status_code == 200
+        ready = await get(addresses.url, "/readyz")
+        assert ready.status_code == 503
+        assert ready.json()["ready"] is False
+        assert (await get(addresses.url, "/v1/health/ready")).status_code == 503
+    async with running(WordEngine(), tmp_path) as addresses:
+        assert (await get(addresses.url, "/readyz")).json()["engine"] == "words"
+        assert (await get(addresses.url, "/v1/health/ready")).json()["status"] == "ready"
+
+
+async def test_models_in_openai_s_list_shape(tmp_path: Path) -> None:
+    async with running(WordEngine(), tmp_path) as addresses:
+        body = (await get(addresses.url, "/v1/models")).json()
+    assert body["object"] == "list"
+    assert [row["id"] for row in body["data"]] == ["words-en", "words-de"]
+    assert body["data"][0]["languages"] == ["en-US", "en-GB"]
+
+
+async def test_the_schema_is_published(tmp_path: Path) -> None:
+    async with running(WordEngine(), tmp_path) as addresses:
+        assert (await get(addresses.url, "/schema/asr.v1.json")).json() == wire.schema()
+
+
+async def test_what_is_not_there_is_a_404(tmp_path: Path) -> None:
+    async with running(WordEngine(), tmp_path) as addresses:
+        assert (await get(addresses.url, "/nothing")).status_code == 404
+        assert (await get(addresses.url, "/../pyproject.toml")).status_code == 404
+        assert (await get(addresses.url, "/%2e%2e/pyproject.toml")).status_code == 404
