@@ -1,0 +1,1 @@
+"""A scripted recognizer: its plan, the pure script, and a misbehaving Riva server that plays it."""
