@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Install the system packages that are missing, and say nothing when none is.
+#
+#   system-packages.sh base      python3 and make
+#   system-packages.sh python    what `python3 -m venv` needs
+#   system-packages.sh browser   a Chromium that tests can drive; prints where it is
+#   system-packages.sh shell     shellcheck
+#   system-packages.sh sounds    sox and flite, which made the clips under tests/fixtures
+#   system-packages.sh listen    PortAudio, for `riva-gateway listen`
+#
+# Debian and Ubuntu: apt-get, through sudo where needed. Elsewhere it says what to install.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+python=${PYTHON:-python3}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+fail() {
+    echo "make: $*" >&2
+    exit 1
+}
+
+# install PACKAGE… : one apt-get run, or one line that says why not
+install() {
+    local as_root=()
+    have apt-get || fail "please install: $* (there is no apt-get here to do it)"
+    if [ "$(id -u)" -ne 0 ]; then
+        have sudo || fail "please run as root: apt-get install $*"
+        # Without a terminal nobody can type a password: refuse instead of waiting for one.
+        if [ -t 0 ]; then as_root=(sudo); else as_root=(sudo -n); fi
+    fi
+    echo "installing system packages: $*" >&2
+    local log
+    log=$(mktemp)
+    if ! {
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get update -qq &&
+            "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+    } >"$log" 2>&1 </dev/null; then
+        tail -n 5 "$log" >&2
+        rm -f "$log"
+        fail "could not install $*; please run as root: apt-get install $*"
+    fi
+    rm -f "$log"
+}
+
+# Ubuntu's chromium package is a snap, which neither containers nor our fake microphone can use.
+chromium_is_a_snap() {
+    # shellcheck disable=SC1091
+    (. /etc/os-release 2>/dev/null && [ "${ID:-}" = ubuntu ])
+}
+
+# The browser that the tests shall drive, on stdout: the caller puts it into CHROMIUM.
+browser() {
+    local found=${CHROMIUM:-}
+    [ -n "$found" ] || chromium_is_a_snap || found=$(command -v chromium || true)
+    [ -n "$found" ] || found=$(playwrights_own)
+    if [ -z "$found" ]; then
+        if have apt-get && ! chromium_is_a_snap; then
+            install chromium
+            found=$(command -v chromium)
+        else
+            [ -x .venv/bin/playwright ] || fail "run scripts/dev/environment.sh dev first: it brings the browser's installer"
+            echo "installing Chromium for the tests" >&2
+            .venv/bin/playwright install --with-deps chromium >&2 ||
+                fail "could not install Chromium; please name one: make test CHROMIUM=/path/to/chromium"
+            found=$(playwrights_own)
+        fi
+    fi
+    echo "$found"
+}
+
+playwrights_own() {
+    find "${PLAYWRIGHT_BROWSERS_PATH:-$HOME/.cache/ms-playwright}" -path '*/chromium-*' -name chrome -type f 2>/dev/null |
+        sort -V | tail -n 1
+}
+
+venv() {
+    have "$python" || fail "there is no $python here; install Python 3.11 or newer, or name one: make PYTHON=python3.12"
+    local found
+    found=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || found="not a Python that runs"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+        fail "Python 3.11 or newer is needed and $python is $found; name another: make PYTHON=python3.12"
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        install "python$found-venv"
+}
+
+case "${1:-}" in
+base)
+    missing=()
+    have "$python" || missing+=(python3)
+    have make || missing+=(make)
+    [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
+    ;;
+python) venv ;;
+browser) browser ;;
+shell) have shellcheck || install shellcheck ;;
+sounds) if ! have sox || ! have flite; then install sox flite; fi ;;
+listen) ldconfig -p 2>/dev/null | grep -q libportaudio || install libportaudio2 ;;
+*) fail "usage: $0 base|python|browser|shell|sounds|listen" ;;
+esac

@@ -1,0 +1,340 @@
+// Wires the page: buttons, keys and drops on one side, microphone, files and sessions on the other.
+// One session at a time; the transcript lives on between them.
+
+import { Microphone, checkMicrophoneSupport } from "./capture.js";
+import { clock } from "./captions.js";
+import { decodeFile, streamFile } from "./file.js";
+import { CaptureClock, median } from "./latency.js";
+import { Meter } from "./meter.js";
+import { Problem, asProblem } from "./problems.js";
+import { BYTES_PER_MS, Session } from "./session.js";
+import { copyText, download } from "./tools.js";
+import { beginSession, emptyTranscript, endSession, reduce } from "./transcript.js";
+import { TranscriptView, clearNotices, el, flash, notice, showTools } from "./view.js";
+
+const STATES = {
+  idle: "Press Start and speak. Your words appear as you say them.",
+  starting: "Waiting for the microphone. The browser may ask you to allow it.",
+  live: "Listening. Press Stop when you are done.",
+  finishing: "Finishing the last words.",
+  file: "Transcribing the file.",
+};
+const QUIET = "Hardly any sound arrives. Check that the right microphone is chosen and not muted.";
+const QUIET_PEAK = 0.004; // about -48 dB of full scale
+const QUIET_MS = 5000;
+const BEHIND_MS = 2000;
+
+const view = new TranscriptView();
+const meter = new Meter(el("meter"), el("wave"));
+let transcript = emptyTranscript();
+let mode = "idle";
+let engine = ""; // the server's engine, once it has told
+let active = null; // what `newActive` makes: the session that runs, and what belongs to it
+
+function setMode(next) {
+  mode = next;
+  document.body.dataset.mode = next;
+  const stoppable = next === "starting" || next === "live";
+  el("talk-text").textContent = stoppable ? "Stop" : "Start";
+  el("talk").disabled = next === "finishing" || next === "file";
+  el("choose").hidden = next === "file";
+  el("choose").disabled = next !== "idle";
+  el("cancel").hidden = next !== "file";
+  el("job").hidden = next !== "file";
+  el("signal").hidden = next === "file";
+  say(STATES[next]);
+}
+
+function say(text) {
+  if (el("state").textContent !== text) el("state").textContent = text;
+}
+
+function connection(state, text) {
+  el("connection").dataset.state = state;
+  el("connection-text").textContent = text;
+}
+
+function show(next) {
+  transcript = next;
+  view.show(transcript);
+  showTools(transcript);
+}
+
+function report(problem, again) {
+  const action = again && { label: "Start again", run: again };
+  notice({ tone: "problem", kind: problem.kind, title: problem.title, advice: problem.advice, action });
+}
+
+// Live speech
+
+async function start() {
+  if (mode !== "idle") return;
+  clearNotices();
+  setMode("starting");
+  meter.reset();
+  el("elapsed").textContent = "0:00";
+  const mine = newActive("live", start);
+  mine.microphone = new Microphone({
+    chunk: (chunk) => heard(mine, chunk),
+    lost: (problem) => {
+      report(problem);
+      stop();
+    },
+  });
+  try {
+    await mine.microphone.open();
+  } catch (error) {
+    if (active === mine) quit(error, mine.again);
+    return;
+  }
+  if (active !== mine) {
+    mine.microphone.close(); // stopped while the browser was asking
+    return;
+  }
+  connect(mine);
+  setMode("live");
+  connection("busy", "Connecting");
+  stayAwake(mine);
+}
+
+// A phone would dim, lock and take the microphone away.
+async function stayAwake(mine) {
+  try {
+    mine.wakeLock = await navigator.wakeLock?.request("screen");
+  } catch {
+    return; // not allowed now (battery saver, page in the background): the person keeps it awake
+  }
+  if (active !== mine) mine.wakeLock?.release();
+}
+
+async function stop() {
+  if (mode === "starting") {
+    quit(null);
+  } else if (mode === "live") {
+    setMode("finishing");
+    const { microphone, session } = active;
+    await microphone.finish();
+    session.stop();
+  }
+}
+
+function heard(mine, { pcm, peak, rms }) {
+  if (active !== mine) return;
+  const ms = pcm.byteLength / BYTES_PER_MS;
+  mine.session.send(pcm);
+  mine.clock.captured(mine.session.sentMs, performance.now());
+  meter.add(rms);
+  el("elapsed").textContent = clock(mine.session.sentMs);
+  mine.quietMs = peak < QUIET_PEAK ? mine.quietMs + ms : 0;
+  if (mode !== "live") return;
+  const behind = mine.session.waitingMs;
+  if (mine.session.state === "open" && behind > BEHIND_MS) {
+    say(`The connection is slow: ${Math.round(behind / 1000)} s of speech wait to be sent.`);
+  } else say(mine.quietMs > QUIET_MS ? QUIET : STATES.live);
+}
+
+// Files
+
+async function transcribe(files) {
+  if (mode !== "idle" || files.length === 0) return;
+  clearNotices();
+  if (files.length > 1) {
+    report(new Problem("file-many"));
+    return;
+  }
+  const [file] = files;
+  setMode("file");
+  el("cancel").focus();
+  el("job-name").textContent = file.name;
+  el("job-time").textContent = "decoding";
+  el("progress").removeAttribute("value");
+  const mine = newActive("file", () => transcribe(files));
+  try {
+    const recording = await decodeFile(file);
+    if (active !== mine) return; // cancelled while it was decoded
+    mine.totalMs = recording.totalMs;
+    connect(mine);
+    connection("busy", "Connecting");
+    showProgress(mine);
+    await streamFile(recording, mine.session);
+  } catch (error) {
+    if (active === mine) quit(error);
+  }
+}
+
+function cancel() {
+  if (mode !== "file") return;
+  if (transcript.running) active.session.cancel();
+  else quit(null);
+}
+
+function showProgress({ session, totalMs }) {
+  if (!totalMs) return;
+  const done = Math.min(session.processedMs, totalMs);
+  el("progress").value = done / totalMs;
+  el("job-time").textContent = `${clock(done)} of ${clock(totalMs)}`;
+}
+
+// Sessions
+
+function newActive(pace, again) {
+  const mine = { clock: new CaptureClock(), partials: [], finals: [], quietMs: 0, again };
+  mine.session = new Session({ message: (message) => received(mine, message), end: (problem) => ended(mine, problem) }, { pace });
+  active = mine;
+  return mine;
+}
+
+function connect({ session }) {
+  showLatency(active);
+  show(beginSession(transcript));
+  session.open();
+}
+
+function received(mine, message) {
+  const now = performance.now();
+  const warned = transcript.warnings.length;
+  show(reduce(transcript, message));
+  for (const text of transcript.warnings.slice(warned)) {
+    notice({ tone: "warning", kind: "warning", title: "A note from the server", advice: text });
+  }
+  if (message.type === "ready") {
+    connection(mode === "file" ? "busy" : "live", mode === "file" ? "Sending" : "Live");
+    showFacts();
+  } else if (message.type === "partial" || message.type === "final") {
+    const latency = mine.clock.since(message.end_ms, now);
+    if (latency !== null && message.text) mine[`${message.type}s`].push(latency);
+    showLatency(mine);
+  } else if (message.type === "error" && !message.fatal) {
+    notice({ tone: "warning", kind: "server", title: "The server reported a problem", advice: message.message });
+  } else if (message.type === "status") {
+    connection("busy", { degraded: "Degraded", failing_over: "Switching over", throttled: "Slowed down" }[message.state] ?? "Live");
+  }
+  if (mode === "file") showProgress(mine);
+}
+
+function ended(mine, problem) {
+  if (active !== mine) return;
+  show(endSession(transcript, { broken: problem !== null }));
+  quit(problem, mine.again);
+}
+
+// Back to idle, from wherever we are; with a problem it is told, and `again` is offered.
+function quit(error, again) {
+  const focused = document.activeElement === el("cancel");
+  active?.microphone?.close();
+  active?.wakeLock?.release();
+  active = null;
+  setMode("idle");
+  if (focused) el("choose").focus();
+  meter.reset();
+  const problem = error && asProblem(error);
+  if (["lost", "unreachable", "silent", "slow", "ended"].includes(problem?.kind)) connection("lost", "Disconnected");
+  else connection("ready", "Ready");
+  if (problem) report(problem, again);
+}
+
+function showFacts() {
+  const { model, language } = transcript.sessions.at(-1) ?? {};
+  el("fact-model").textContent = [model, engine && `${engine} engine`].filter(Boolean).join(", ") || "–";
+  el("fact-language").textContent = language || "–";
+}
+
+// What the server says of itself before the first session.
+async function greet() {
+  let state;
+  try {
+    state = await (await fetch("readyz", { signal: AbortSignal.timeout(10000) })).json();
+  } catch {
+    return; // the session will tell what is wrong
+  }
+  if (mode === "idle" && state.ready) connection("ready", "Ready");
+  if (typeof state.engine === "string") engine = state.engine;
+  showFacts();
+  if (state.ready === false) {
+    const { kind, title, advice } = new Problem("not-ready", { detail: state.detail });
+    notice({ tone: "warning", kind, title, advice });
+  }
+}
+
+function showLatency({ partials, finals }) {
+  el("fact-partial").textContent = milliseconds(median(partials));
+  el("fact-final").textContent = milliseconds(median(finals));
+}
+
+function milliseconds(value) {
+  if (value === null) return "–";
+  return value < 1000 ? `${Math.round(value)} ms` : `${(value / 1000).toFixed(1)} s`;
+}
+
+async function copy() {
+  try {
+    await copyText(transcript);
+    flash(el("copy"), "Copied");
+  } catch {
+    report(new Problem("clipboard"));
+  }
+}
+
+function clear() {
+  if (transcript.running) return;
+  clearNotices();
+  show(emptyTranscript());
+  el("page").focus();
+}
+
+// Buttons, keys, drops
+
+el("talk").addEventListener("click", () => (mode === "idle" ? start() : stop()));
+el("choose").addEventListener("click", () => el("file").click());
+el("cancel").addEventListener("click", cancel);
+el("copy").addEventListener("click", copy);
+el("clear").addEventListener("click", clear);
+el("times").addEventListener("click", ({ currentTarget }) => {
+  const timed = currentTarget.getAttribute("aria-pressed") !== "true";
+  currentTarget.setAttribute("aria-pressed", String(timed));
+  view.setTimed(timed);
+});
+for (const button of document.querySelectorAll("[data-download]")) {
+  button.addEventListener("click", () => download(transcript, button.dataset.download));
+}
+el("file").addEventListener("change", ({ currentTarget }) => {
+  const files = [...currentTarget.files];
+  currentTarget.value = ""; // the same file may be chosen again
+  transcribe(files);
+});
+
+document.addEventListener("keydown", (event) => {
+  const free = event.target === document.body && !event.repeat && !event.ctrlKey && !event.metaKey && !event.altKey;
+  if (!free || (event.key !== " " && event.key !== "Enter")) return;
+  event.preventDefault();
+  el("talk").click();
+});
+
+const carriesFiles = (event) => event.dataTransfer?.types.includes("Files");
+document.addEventListener("dragover", (event) => {
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  el("drop").hidden = mode !== "idle";
+});
+document.addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) el("drop").hidden = true;
+});
+document.addEventListener("drop", (event) => {
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  el("drop").hidden = true;
+  transcribe([...event.dataTransfer.files]);
+});
+
+window.addEventListener("pagehide", () => active?.session.abandon());
+window.addEventListener("error", ({ error }) => error && report(asProblem(error)));
+window.addEventListener("unhandledrejection", ({ reason }) => report(asProblem(reason)));
+
+show(transcript);
+setMode("idle");
+greet();
+try {
+  checkMicrophoneSupport();
+} catch (problem) {
+  report(problem);
+}

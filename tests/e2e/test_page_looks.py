@@ -1,0 +1,93 @@
+"""The browser page fits wide and small screens, and can be read in light and dark."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from playwright.async_api import Browser, expect
+
+from e2e.browser import chromium
+from e2e.page import Opened, notice, tone_wav
+from e2e.page_server import Talk
+
+pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+    """A browser whose microphone plays 30 s of one tone."""
+    speech = tone_wav(tmp_path_factory.mktemp("page") / "tone.wav", seconds=30)
+    async with chromium(speech=speech) as running:
+        yield running
+
+
+CONTRAST = """() => {
+  const rgb = (colour) => {
+    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+    return { c: [r, g, b], a };
+  };
+  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const light = (colour) => {
+    const [x, y, z] = colour.map((v) => linear(v / 255));
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const { c, a } = rgb(getComputedStyle(e).backgroundColor);
+      if (a === 1) return c;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const element = node.parentElement;
+    const exempt = element.closest("script, noscript, .skip, :disabled");
+    if (!node.data.trim() || !element.checkVisibility() || exempt) continue;
+    const [a, b] = [light(rgb(getComputedStyle(element).color).c), light(ground(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.push([node.data.trim(), ratio]);
+  }
+  return poor;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (360, 740)])
+async def test_it_fits_and_can_be_read(browser: Browser, scheme: Any, width: int, height: int) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.ready(warnings=["The recognizer gives no punctuation."])
+        await talk.final("a line with the longest of words: Donaudampfschifffahrtsgesellschaftskapitänsmützenabzeichen")
+        await talk.partial("and one that is not over", u=1, stable=7)
+        await talk.asked()
+        await talk.connection.close(1011)
+
+    options: dict[str, Any] = {
+        "viewport": {"width": width, "height": height},
+        "color_scheme": scheme,
+        "reduced_motion": "reduce",
+    }
+    async with Opened(browser, script, **options) as seen:
+        page = seen.page
+        assert await page.evaluate(CONTRAST) == []
+        await page.click("#talk")
+        await expect(page.locator(".partial")).to_be_visible()
+        assert await page.evaluate(CONTRAST) == []
+        assert await page.evaluate("document.getAnimations().length") == 0
+        await page.click("#times")
+        await page.click("#talk")
+        await expect(notice(page, "lost")).to_be_visible()
+        await page.locator(".word").last.focus()
+        assert await page.evaluate(CONTRAST) == []
+        page_wide = await page.evaluate("document.documentElement.scrollWidth")
+        assert page_wide <= width
+        assert await page.locator("#page").evaluate("(e) => e.scrollWidth <= e.clientWidth")
+        for name in ("#talk", "#choose", "#page", "#clear", "[data-download=json]"):
+            box = await page.locator(name).bounding_box()
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
+        seen.assert_clean()
