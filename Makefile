@@ -1,0 +1,53 @@
+# Everything a contributor does, one word each. `make` alone lists them.
+#
+# PYTHON=python3.12   the interpreter that .venv is made with (3.11 or newer)
+# ARGS="…"            passed on: make run ARGS="--port 9443", make test ARGS="tests/unit -x"
+
+PYTHON ?= python3
+ARGS ?=
+BIN := .venv/bin
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check format bench lock screenshots clean
+
+help: ## list these words
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## make .venv with the gateway and what it needs
+	@scripts/dev/system-packages.sh python
+	@scripts/dev/environment.sh runtime
+
+run: setup ## start the gateway: https://localhost:8443
+	@exec $(BIN)/riva-gateway serve $(ARGS)
+
+test: ## install what the tests need (a browser included) and run them all
+	@scripts/dev/system-packages.sh python
+	@scripts/dev/environment.sh dev
+	@CHROMIUM="$$(scripts/dev/system-packages.sh browser)" && export CHROMIUM && $(BIN)/python -m pytest $(ARGS)
+
+check: ## style, types, import directions, shell scripts
+	@scripts/dev/system-packages.sh python
+	@scripts/dev/environment.sh dev
+	@scripts/dev/check.sh
+
+format: ## put the code into the house style
+	@scripts/dev/environment.sh dev
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+bench: ## measure the gateway on this machine (figures: docs/performance.md)
+	@scripts/dev/system-packages.sh python
+	@scripts/dev/environment.sh dev
+	@$(BIN)/python load/bench.py $(ARGS)
+
+lock: ## pin all dependencies anew in requirements/ (ARGS=--upgrade for newer versions)
+	@scripts/dev/lock.sh $(ARGS)
+
+screenshots: ## take the pictures of the page that the documents show
+	@scripts/dev/system-packages.sh python
+	@scripts/dev/environment.sh dev
+	@CHROMIUM="$$(scripts/dev/system-packages.sh browser)" && export CHROMIUM && $(BIN)/python scripts/dev/screenshots.py $(ARGS)
+
+clean: ## throw away .venv and all caches
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,234 @@
+"""TLS for the HTTPS listener: a certificate made here for localhost, or the user's own, checked.
+
+A browser opens the microphone only on a secure page, so the gateway speaks TLS from its first run, with
+a self-made certificate kept in the state directory. It is a leaf, not an authority: somebody who
+tells a browser to trust it trusts this one server and nothing its key could sign.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import ipaddress
+import os
+import re
+import socket
+import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from asr.errors import ASRError, Code
+
+LIFETIME = timedelta(days=397)
+"""Browsers refuse server certificates that live longer than 398 days."""
+RENEW_BEFORE = timedelta(days=30)
+"""A self-made certificate with less left than this is made anew at the next start."""
+
+_BACKDATE = timedelta(minutes=5)  # a client whose clock is a little behind still accepts it
+_DNS_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
+
+
+class CertificateError(ASRError):
+    """A certificate cannot be used. The message is one line: what is wrong, and what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Code.BAD_REQUEST, message, param="TLS_CERT")
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateFiles:
+    """Where a certificate and its key lie, both PEM."""
+
+    cert: Path
+    key: Path
+
+
+def local_certificate(state_dir: Path) -> CertificateFiles:
+    """Where the self-made certificate lies or would lie. Touches nothing."""
+    return CertificateFiles(state_dir / "tls" / "localhost.crt", state_dir / "tls" / "localhost.key")
+
+
+def localhost_certificate(state_dir: Path) -> tuple[Path, Path]:
+    """`ensure_local_certificate` with this machine's clock and name: the certificate's file and the key's."""
+    files = ensure_local_certificate(state_dir, now=datetime.now(UTC), hostname=socket.gethostname())
+    return files.cert, files.key
+
+
+def ensure_local_certificate(state_dir: Path, *, now: datetime, hostname: str = "") -> CertificateFiles:
+    """The self-made certificate for localhost: the one there is, or a new one.
+
+    It is made on the first run, and made anew when less than `RENEW_BEFORE` is left or when a file is
+    missing or damaged. Several processes may call this at once.
+
+    Args:
+        state_dir: the gateway's own directory; made where it is missing.
+        now: the time, with a time zone.
+        hostname: this machine's name, added beside localhost, 127.0.0.1 and ::1.
+
+    Raises:
+        CertificateError: the directory cannot be written.
+    """
+    files = local_certificate(state_dir)
+    try:
+        with _locked(files.cert.parent):
+            if not _still_good(files, now):
+                cert_pem, key_pem = make_certificate(now=now, hostname=hostname)
+                # The key first: a crash in between leaves a pair that does not match, which is noticed and remade.
+                _write(files.key, key_pem, mode=0o600)
+                _write(files.cert, cert_pem, mode=0o644)
+    except OSError as error:
+        raise CertificateError(
+            f"The certificate for localhost cannot be kept in {files.cert.parent} ({error.strerror}): "
+            "point STATE_DIR to a directory that can be written, or start with --no-tls."
+        ) from error
+    return files
+
+
+def make_certificate(*, now: datetime, hostname: str = "") -> tuple[bytes, bytes]:
+    """A new self-signed certificate for localhost (EC P-256) and its key, both as PEM bytes."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "riva-gateway on localhost")])
+    names: list[x509.GeneralName] = [
+        x509.DNSName("localhost"),
+        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+        x509.IPAddress(ipaddress.ip_address("::1")),
+    ]
+    if hostname != "localhost" and len(hostname) <= 253 and _DNS_NAME.fullmatch(hostname):
+        names.append(x509.DNSName(hostname))
+    public = key.public_key()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(public)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _BACKDATE)
+        .not_valid_after(now - _BACKDATE + LIFETIME)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    key_pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM), key_pem
+
+
+def server_ssl_context(cert: Path, key: Path, *, now: datetime | None = None) -> ssl.SSLContext:
+    """What the HTTPS listener needs: TLS 1.2 or newer, ALPN `http/1.1`.
+
+    `cert` may hold a chain, its own certificate first. `now` is the clock's time where it is left out.
+
+    Raises:
+        CertificateError: a file is missing or unreadable, is not PEM, holds a key that is locked or
+            belongs to another certificate, or the certificate has expired or is not valid yet.
+    """
+    _check(cert, key, datetime.now(UTC) if now is None else now)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(cert, key)
+    except (ssl.SSLError, OSError) as error:
+        raise CertificateError(f"TLS_CERT {cert} and TLS_KEY {key} cannot be used: {error}.") from error
+    return context
+
+
+def _usage() -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _check(cert: Path, key: Path, now: datetime) -> None:
+    cert_pem, key_pem = _read("TLS_CERT", cert), _read("TLS_KEY", key)
+    try:
+        certificate = x509.load_pem_x509_certificate(cert_pem)
+    except ValueError as error:
+        raise CertificateError(
+            f"TLS_CERT {cert} is not a PEM certificate: it must begin with -----BEGIN CERTIFICATE-----."
+        ) from error
+    try:
+        private = serialization.load_pem_private_key(key_pem, password=None)
+    except TypeError as error:
+        raise CertificateError(
+            f"TLS_KEY {key} is locked with a passphrase: give a key without one "
+            "(openssl pkey -in locked.pem -out key.pem)."
+        ) from error
+    except ValueError as error:
+        raise CertificateError(f"TLS_KEY {key} is not a PEM private key.") from error
+    if private.public_key() != certificate.public_key():
+        raise CertificateError(
+            f"TLS_KEY {key} does not belong to TLS_CERT {cert}: give the pair that was made together."
+        )
+    if now > certificate.not_valid_after_utc:
+        raise CertificateError(
+            f"TLS_CERT {cert} expired on {certificate.not_valid_after_utc:%Y-%m-%d}: renew it, or leave TLS_CERT and "
+            "TLS_KEY out for a self-made one."
+        )
+    if now < certificate.not_valid_before_utc:
+        raise CertificateError(
+            f"TLS_CERT {cert} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: "
+            "check this machine's clock."
+        )
+
+
+def _read(setting: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise CertificateError(f"{setting} {path} does not exist: give the path of a PEM file.") from error
+    except OSError as error:
+        raise CertificateError(f"{setting} {path} cannot be read ({error.strerror}).") from error
+
+
+def _still_good(files: CertificateFiles, now: datetime) -> bool:
+    try:
+        _check(files.cert, files.key, now)
+    except CertificateError:
+        return False
+    certificate = x509.load_pem_x509_certificate(files.cert.read_bytes())
+    return certificate.not_valid_after_utc - now >= RENEW_BEFORE
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    directory.mkdir(parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    with (directory / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)  # held for milliseconds; freed by the kernel if its holder dies
+        yield
+
+
+def _write(path: Path, content: bytes, *, mode: int) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            os.fchmod(handle.fileno(), mode)
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

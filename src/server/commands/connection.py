@@ -1,0 +1,156 @@
+"""Which recognizer a command speaks to: the flags that say so, and the client they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr.client import RivaASRClient
+from asr.config import EngineConfig, GatewayConfig
+from asr.settings import load_settings
+from server.commands.exits import Exit, Stop
+from server.commands.target import Target, certificate_to_trust, parse_server
+from server.logs import configure_logs
+from server.settings import ServerSettings
+
+_PANEL = "Recognizer"
+
+
+class EngineChoice(StrEnum):
+    """The recognizers that `--engine` names."""
+
+    LOCAL = "local"
+    RIVA = "riva"
+    MOCK = "mock"
+
+
+EngineFlag = Annotated[
+    EngineChoice | None,
+    typer.Option(
+        "--engine",
+        help="local: embedded, English. riva: the server of RIVA_ENDPOINTS. mock: scripted. "
+        "Unset: riva where an endpoint is set, else local. [dim]ASR_ENGINE[/dim]",
+        rich_help_panel=_PANEL,
+    ),
+]
+MockPlan = Annotated[
+    Path | None,
+    typer.Option(
+        "--mock-plan",
+        metavar="FILE",
+        help="What the mock says, and how it fails. [dim]ASR_MOCK_PLAN[/dim]",
+        rich_help_panel=_PANEL,
+    ),
+]
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        "-s",
+        metavar="URL",
+        help="Ask another machine: https://host:port is a gateway; host:port or grpcs://host:port is Riva "
+        "or a gateway's gRPC port. [dim]RIVA_ENDPOINTS[/dim]",
+        rich_help_panel=_PANEL,
+    ),
+]
+CaCert = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-cert",
+        metavar="FILE",
+        help="Trust this certificate (PEM) too. A gateway's self-made one on this machine is trusted by itself. "
+        "[dim]RIVA_SSL_ROOT_CERT[/dim]",
+        rich_help_panel=_PANEL,
+    ),
+]
+Insecure = Annotated[
+    bool,
+    typer.Option("--insecure", help="Do not verify the gateway's certificate.", rich_help_panel=_PANEL),
+]
+Language = Annotated[
+    str, typer.Option("--language", "-l", metavar="TAG", help="Language spoken, as en-US. Unset: the model's own.")
+]
+ModelName = Annotated[
+    str, typer.Option("--model", "-m", metavar="NAME", help="One of `riva-gateway models`. [dim]RIVA_MODEL[/dim]")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """The flags that choose a recognizer, as given."""
+
+    engine: EngineChoice | None = None
+    server: str | None = None
+    ca_cert: Path | None = None
+    insecure: bool = False
+    mock_plan: Path | None = None
+
+
+def engine_config(connection: Connection) -> EngineConfig:
+    """The recognizer that the flags, and the settings beneath them, lead to.
+
+    Raises:
+        Stop: flags that contradict each other.
+        SettingsError: a setting is wrong.
+    """
+    if connection.server is None:
+        if connection.insecure or connection.ca_cert is not None:
+            flag = "--insecure" if connection.insecure else "--ca-cert"
+            raise Stop(f"{flag} says how to reach a server: give --server too.", Exit.CONFIGURATION)
+        return _settings({"asr_engine": _value(connection), "asr_mock_plan": connection.mock_plan}).engine_config()
+    if connection.engine is not None or connection.mock_plan is not None:
+        flag = "--engine" if connection.engine is not None else "--mock-plan"
+        raise Stop(f"{flag} and --server exclude each other: the server has its own recognizer.", Exit.CONFIGURATION)
+    target = parse_server(connection.server)
+    ca_cert = _readable(connection.ca_cert)
+    if target.kind == "riva":
+        return _riva(target, ca_cert, insecure=connection.insecure)
+    settings = _settings({})
+    if ca_cert is None and not connection.insecure:
+        ca_cert = certificate_to_trust(target, settings.state_dir)
+    return GatewayConfig(url=target.address, ca_cert=ca_cert, insecure=connection.insecure)
+
+
+@asynccontextmanager
+async def connect(config: EngineConfig) -> AsyncIterator[RivaASRClient]:
+    """A client of that recognizer, closed at the end."""
+    async with RivaASRClient(config) as client:
+        yield client
+
+
+def _riva(target: Target, ca_cert: Path | None, *, insecure: bool) -> EngineConfig:
+    if insecure:
+        raise Stop(
+            "--insecure is for gateways (https://…); gRPC always verifies. Give --ca-cert FILE.", Exit.CONFIGURATION
+        )
+    overrides = {
+        "asr_engine": "riva",
+        "riva_endpoints": target.address,
+        "riva_host": "",  # the flag wins over a host in the settings
+        "riva_ssl": target.tls,
+        "riva_ssl_root_cert": ca_cert,
+    }
+    return _settings(overrides).engine_config()
+
+
+def _settings(overrides: Mapping[str, object]) -> ServerSettings:
+    settings = load_settings(ServerSettings, overrides)
+    # stderr is for people here: the daily course of things is told on demand only.
+    configure_logs("debug" if settings.log_level == "debug" else "warning", settings.log_format)
+    return settings
+
+
+def _value(connection: Connection) -> str | None:
+    return None if connection.engine is None else connection.engine.value
+
+
+def _readable(path: Path | None) -> Path | None:
+    if path is not None and not path.is_file():
+        raise Stop(f"--ca-cert {path}: there is no such file.", Exit.CONFIGURATION)
+    return path

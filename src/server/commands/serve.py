@@ -1,0 +1,136 @@
+"""`riva-gateway serve`: the gateway itself, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import ipaddress
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from asr.errors import ASRError, Code
+from asr.settings import load_settings
+from server.commands import banner
+from server.commands.connection import EngineFlag, MockPlan
+from server.commands.exits import Exit, Stop, command, run_async
+from server.logs import configure_logs
+from server.settings import ServerSettings
+
+_SAMPLE = Path("tests/fixtures/greeting.wav")  # there in a checkout
+
+
+@command
+def serve(
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host",
+            help="Address to listen on; 0.0.0.0 lets other machines in. Default 127.0.0.1. [dim]LISTEN_HOST[/dim]",
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option("--port", "-p", help="Page, HTTP and WebSocket. 0: any free one. Default 8443. [dim]PORT[/dim]"),
+    ] = None,
+    grpc_port: Annotated[
+        str | None,
+        typer.Option(
+            "--grpc-port",
+            metavar="PORT|off",
+            help="Riva's gRPC. 0: any free one, off: none. Default 50052. [dim]GRPC_PORT[/dim]",
+        ),
+    ] = None,
+    no_tls: Annotated[
+        bool, typer.Option("--no-tls", help="Plain HTTP: enough on localhost, or behind a proxy. [dim]TLS=off[/dim]")
+    ] = False,
+    engine: EngineFlag = None,
+    mock_plan: MockPlan = None,
+) -> None:
+    """Start the gateway: browser page, WebSocket, HTTP and Riva's gRPC in one process.
+
+    [dim]$[/dim] riva-gateway serve
+    [dim]$[/dim] RIVA_ENDPOINTS=riva.example:50051 riva-gateway serve --host 0.0.0.0
+    [dim]$[/dim] riva-gateway serve --engine mock --no-tls --port 8080
+
+    Ctrl-C and SIGTERM let running streams finish, within ten seconds.
+    """
+    settings = load_settings(
+        ServerSettings,
+        {
+            "host": host,
+            "port": port,
+            "grpc_port": grpc_port,
+            "tls": False if no_tls else None,
+            "asr_engine": None if engine is None else engine.value,
+            "asr_mock_plan": mock_plan,
+        },
+    )
+    configure_logs(settings.log_level, settings.log_format)
+    # The web stack is loaded after the settings are known to be good: a mistake in them is told at once.
+    from server.serve import Addresses
+    from server.serve import serve as serve_gateway
+
+    def announce(addresses: Addresses) -> None:
+        _announce(facts_of(settings, addresses.url, addresses.grpc_port))
+
+    try:
+        run_async(serve_gateway(settings, announce=announce))
+    except ASRError as error:
+        if error.code is Code.BAD_REQUEST:  # a port or a certificate, said in one line
+            raise Stop(error.message, Exit.CONFIGURATION) from None
+        raise
+
+
+def facts_of(settings: ServerSettings, url: str, grpc_port: int | None) -> banner.Facts:
+    """What the banner tells of these settings."""
+    engine = settings.engine
+    open_to_others = not _is_loopback(settings.host)
+    wildcard = settings.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+    grpc_host = "localhost" if wildcard or not open_to_others else settings.host
+    return banner.Facts(
+        url=url,
+        grpc="" if grpc_port is None else f"{_bracketed(grpc_host)}:{grpc_port}",
+        engine=engine,
+        endpoint=settings.riva_config().endpoint if engine == "riva" else "",
+        self_made=settings.tls and settings.tls_cert is None,
+        open_to_others=open_to_others,
+        sample=str(_SAMPLE) if _SAMPLE.is_file() else "",
+        version=version("riva-gateway"),
+        command=_as_typed("riva-gateway", Path(sys.argv[0])),
+        python=_as_typed("python", Path(sys.executable)),
+    )
+
+
+def _announce(facts: banner.Facts) -> None:
+    if sys.stdout.isatty():
+        Console(highlight=False, soft_wrap=True).print("\n".join(banner.friendly(facts)))
+    else:
+        for line in banner.plain(facts):
+            typer.echo(line)
+
+
+def _as_typed(name: str, program: Path) -> str:
+    """`name` where the shell would find this very program by it, else the shortest path to it."""
+    found = shutil.which(name)
+    if program.name != name or (found is not None and Path(found).absolute() == program.absolute()):
+        return name
+    here = Path.cwd()
+    absolute = program.absolute()
+    return str(absolute.relative_to(here)) if absolute.is_relative_to(here) else str(absolute)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
