@@ -9,7 +9,6 @@ from pathlib import Path
 
 import structlog
 
-import asr
 from asr.engine import Engine
 from server.conversation import Conversation
 from server.drive import DriveLimits, Driver, Tally
@@ -60,7 +59,7 @@ class Conversations:
             max_frame_bytes=settings.max_frame_bytes,
             max_ahead_ms=settings.max_ahead_ms,
         )
-        self._native = NativeSetup(f"riva-gateway {asr.__version__}", engine.features, limits, settings.stereo)
+        self._native = NativeSetup(f"riva-gateway {version()}", engine.features, limits, settings.stereo)
         self._drive_limits = DriveLimits(settings.max_ahead_ms, settings.idle_timeout_ms)
 
     def door(self) -> WebSocketDoor:

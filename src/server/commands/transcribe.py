@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -112,7 +113,7 @@ async def _one(
     async with slots:
         with bars.file(name) as report:
             try:
-                source = sys.stdin.buffer if name == "-" else Path(name)
+                source = _stdin() if name == "-" else Path(name)
                 return await client.transcribe_file(source, options, on_progress=report)
             except ASRError as error:
                 return error
@@ -142,3 +143,11 @@ def _save(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise Stop(f"{path} cannot be written ({error.strerror}): choose another --output-dir.", Exit.FAILED) from error
+
+
+def _stdin() -> BinaryIO:
+    # An object of its own: a thread that waits in `sys.stdin` holds its lock, and the interpreter aborts over
+    # that lock when Ctrl-C ends it.
+    raw = io.FileIO(sys.stdin.fileno(), closefd=False)
+    raw.name = "<stdin>"
+    return io.BufferedReader(raw)
