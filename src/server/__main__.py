@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Run the command line; the process ends with its exit status."""
+    # gRPC would guard against forks and say so on the terminal; our recognizer processes start by exec.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     try:
         # Imported here, so that a Ctrl-C while the libraries load ends as quietly as any other.
         from server.commands.app import app

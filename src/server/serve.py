@@ -127,7 +127,7 @@ def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
 
 async def _start_grpc(settings: ServerSettings, engine: Engine) -> tuple[grpc.aio.Server, int]:
     server = grpc.aio.server(options=GRPC_OPTIONS)
-    add_riva_face(server, engine)
+    add_riva_face(server, engine, stereo=settings.stereo)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
