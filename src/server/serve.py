@@ -81,9 +81,7 @@ async def serve(
     engine = engine if engine is not None else build_engine(settings)
     conversations = Conversations(settings, engine)
     tls = _tls_context(settings)
-    listener = Listener(
-        build_http(engine, version=version(), page=page_folder()), conversations.door(), tls=tls
-    )
+    listener = Listener(build_http(engine, version=version(), page=page_folder()), conversations.door(), tls=tls)
     grpc_server: grpc.aio.Server | None = None
     warm_up: asyncio.Task[object] | None = None
     try:

@@ -41,6 +41,7 @@ class EndConversation:
         self._ended = False
         self._over = False
         self._heard_audio = False
+        self._broken: ASRError | None = None
         self._close_code = NORMAL
 
     def opened(self, now: float) -> list[Command]:
@@ -53,14 +54,13 @@ class EndConversation:
         self._deadline = None
         if self._over or self._ended:
             return []
-        if isinstance(message, bytes):
-            self._heard_audio = self._heard_audio or bool(message)
-            pcm = self._decoder.feed(message)
-            return [Feed(0, pcm)] if pcm else []
-        if message.strip().upper() == END:
-            return self._finish()
-        text = 'This path takes binary PCM16 audio and the text "END", nothing else. /v1/stream takes settings.'
-        return [self._error(ASRError(Code.BAD_REQUEST, text))]
+        try:
+            return self._hear(message)
+        except ASRError as error:
+            # What was heard before still becomes finals; then the error is told.
+            self._ended = True
+            self._broken = error
+            return [Finish(0)]
 
     def begun(self, take: int, agreement: Agreement, now: float) -> list[Command]:
         """Nothing is said about it in this dialect."""
@@ -76,6 +76,8 @@ class EndConversation:
         """Everything is out: `END` confirms it."""
         if not self._ended:
             return self.refused(ASRError(Code.UNAVAILABLE, "The recognizer ended the stream too early."), now)
+        if self._broken is not None:
+            return self.refused(self._broken, now)
         self._over = True
         return [Send(END), Hangup(self._close_code)]
 
@@ -110,6 +112,16 @@ class EndConversation:
     def wake_at(self) -> float | None:
         """The deadline of the first message."""
         return None if self._over else self._deadline
+
+    def _hear(self, message: str | bytes) -> list[Command]:
+        if isinstance(message, bytes):
+            self._heard_audio = self._heard_audio or bool(message)
+            pcm = self._decoder.feed(message)
+            return [Feed(0, pcm)] if pcm else []
+        if message.strip().upper() == END:
+            return self._finish()
+        text = 'This path takes binary PCM16 audio and the text "END", nothing else. /v1/stream takes settings.'
+        return [self._error(ASRError(Code.BAD_REQUEST, text))]
 
     def _finish(self) -> list[Command]:
         self._ended = True

@@ -245,6 +245,8 @@ class NativeConversation:
             return [self._send(wire.encode_error(error, fatal=False, session_id=self._session_id))]
 
     def _while_stopping(self, message: str | bytes, now: float) -> list[Command]:
+        if self._ended is not None:
+            return []
         if isinstance(message, str):
             content = _parse(message)
             if content["type"] == "cancel":
@@ -270,7 +272,10 @@ class NativeConversation:
         decoder = self._decoder
         assert decoder is not None
         self._ledger.received(len(data))
-        pcm = decoder.feed(data)
+        try:
+            pcm = decoder.feed(data)
+        except ASRError as error:
+            return self._break_off(error)
         commands: list[Command] = []
         if pcm:
             self._ledger.fed(len(pcm), now)
@@ -321,14 +326,23 @@ class NativeConversation:
         self._bad_messages = 0
         commands: list[Command] = []
         decoder = self._decoder
-        if decoder is not None and self._ledger.received_bytes:
-            rest = decoder.finish()
+        if decoder is not None and self._ledger.received_bytes and self._ended is None:
+            try:
+                rest = decoder.finish()
+            except ASRError as error:
+                return self._break_off(error)
             if rest:
                 self._ledger.fed(len(rest), now)
                 commands.append(Feed(self._take, rest))
             if self._ready:
                 commands += self._decoder_warnings()
         return [*commands, Finish(self._take)]
+
+    def _break_off(self, error: ASRError) -> list[Command]:
+        """The audio cannot be read on: what was heard so far still becomes finals, then the error is told."""
+        self._receive = self._while_stopping
+        self._ended = error
+        return [Finish(self._take)]
 
     def _cancel(self, now: float) -> list[Command]:
         drops: list[Command] = [Drop(self._take)]
