@@ -40,6 +40,9 @@ class RivaConfig:
         first_response_timeout_ms: until the server says anything about a stream that sends audio.
         call_timeout_ms: deadline of the unary calls.
         finalize_timeout_ms: how long an answer to `force_eou` is awaited.
+        drain_timeout_ms: after the end of the audio, the longest silence of the server that is taken for work.
+        keepalive_time_ms: between HTTP/2 pings while a call is open; 0 for none. Many servers take pings
+            that come much more often than this for abuse.
         max_message_bytes: gRPC message limit, both ways.
         force_eou: whether the server knows `runtime_config.force_eou`; `auto` judges by model name.
     """
@@ -55,8 +58,21 @@ class RivaConfig:
     first_response_timeout_ms: int = 15_000
     call_timeout_ms: int = 10_000
     finalize_timeout_ms: int = 2_000
+    drain_timeout_ms: int = 30_000
+    keepalive_time_ms: int = 60_000
     max_message_bytes: int = 64 * 1024 * 1024
     force_eou: Literal["auto", "on", "off"] = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class MockConfig:
+    """The scripted recognizer.
+
+    Attributes:
+        plan: a plan file (TOML or JSON); None plays the built-in demonstration.
+    """
+
+    plan: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +80,14 @@ class GatewayConfig:
     """Another riva-gateway, spoken to with `asr.v1`.
 
     Attributes:
-        url: `https://host:port` or `wss://host:port`; plain `http`/`ws` too.
+        url: `https://host:port` or `wss://host:port`; plain `http`/`ws` too. A path before `/v1` is kept.
         token: sent as `Authorization: Bearer`; never printed.
         ca_cert: PEM file to trust beside the system's roots (a gateway's self-made certificate).
         insecure: do not verify the certificate.
         connect_timeout_ms: until the server has answered `start`.
-        answer_timeout_ms: the longest silence of the server that is taken for life.
+        answer_timeout_ms: the longest silence of the server that is taken for life; after the end of the
+            audio also the longest time without any progress.
+        http_timeout_ms: for the list of models and the readiness.
     """
 
     url: str = "https://localhost:8443"
@@ -78,3 +96,8 @@ class GatewayConfig:
     insecure: bool = False
     connect_timeout_ms: int = 10_000
     answer_timeout_ms: int = 30_000
+    http_timeout_ms: int = 5_000
+
+
+EngineConfig = LocalConfig | RivaConfig | MockConfig | GatewayConfig
+"""What `asr.build.build_engine` makes an engine from."""

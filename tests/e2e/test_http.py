@@ -6,9 +6,9 @@ import asyncio
 from pathlib import Path
 
 import requests
-from word_engine import WordEngine
 
 from asr import wire
+from word_engine import WordEngine
 
 from .gateway import running
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 import speech
 
 MINUTES = 10

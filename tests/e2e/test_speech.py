@@ -10,8 +10,8 @@ from pathlib import Path
 
 import grpc.aio
 import pytest
-import speech
 
+import speech
 from asr import Final, Partial, RivaASRClient
 from asr.riva_proto import asr as riva
 from asr.riva_proto import asr_grpc

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from playbook import Playbook, all_playbooks, play
 from websockets.exceptions import InvalidStatus
+
+from playbook import Playbook, all_playbooks, play
 from word_engine import WordEngine
 
 from .gateway import PATIENCE_S, running, session, trusting
@@ -171,9 +172,8 @@ async def test_stopping_the_server_flushes_finals_and_closes_with_going_away(tmp
 async def test_a_port_in_use_is_said_plainly(tmp_path: Path) -> None:
     from asr.errors import ASRError
 
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(ASRError) as refused:
-            async with running(WordEngine(), tmp_path, port=taken.getsockname()[1]):
-                pass
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ASRError) as refused:
+        async with running(WordEngine(), tmp_path, port=taken.getsockname()[1]):
+            pass
     assert "PORT" in refused.value.message
     assert "in use" in refused.value.message

@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from playbook import Playbook, SeqCheck, all_playbooks, play
-from word_engine import WordEngine
 
+from playbook import Playbook, SeqCheck, all_playbooks, play
 from server.conversation import Conversation
 from server.drive import DriveLimits, Driver, Tally
 from server.faces.end import EndConversation
 from server.faces.native import NativeConversation, NativeLimits, NativeSetup
 from server.sockets import MemorySocket, Oversized
+from word_engine import WordEngine
 
 PATIENCE_S = 5.0
 
@@ -190,9 +190,7 @@ class SilentSocket(MemorySocket):
 
 async def test_a_silent_connection_is_warned_and_then_closed() -> None:
     engine, socket = WordEngine(), SilentSocket()
-    driver = Driver(
-        "test", socket, native(engine), engine, limits=DriveLimits(idle_ms=300), observer=Watch()
-    )
+    driver = Driver("test", socket, native(engine), engine, limits=DriveLimits(idle_ms=300), observer=Watch())
     socket.put('{"type":"start"}')
     async with asyncio.timeout(PATIENCE_S):
         await driver.run()

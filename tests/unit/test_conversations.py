@@ -7,16 +7,16 @@ from collections import deque
 
 import pytest
 from jsonschema import Draft202012Validator
-from playbook import Playbook, SeqCheck, all_playbooks, compare, to_message
-from word_engine import MODELS, WordEngine, WordScript
 
 from asr import wire
 from asr.engine import BYTES_PER_MS, agree
 from asr.errors import ASRError, Code
 from asr.options import Options
+from playbook import Playbook, SeqCheck, all_playbooks, compare, to_message
 from server.conversation import Begin, Command, Conversation, Cut, Drop, Feed, Finish, Hangup, Send
 from server.faces.end import EndConversation
 from server.faces.native import NativeConversation, NativeLimits, NativeSetup
+from word_engine import MODELS, WordEngine, WordScript
 
 LIMITS = NativeLimits(max_frame_bytes=1024 * 1024)
 

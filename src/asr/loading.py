@@ -1,0 +1,230 @@
+"""Read settings from their sources, strictly, and say in one line what is wrong with them.
+
+Sources, the first that has a key wins: explicit overrides (a command line), the process environment, a
+`.env` file, a directory of secret files (one file per key). A key that is not known is refused, because
+a misspelt one would otherwise be ignored in silence: every unknown key in `.env`; in the environment,
+which other programs share, those with one of our own prefixes and those that are nearly a known key.
+Values are never repeated for secret keys, and an unknown key's value never at all.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SecretsSettingsSource
+from pydantic_settings import SettingsConfigDict as ConfigDict
+
+from asr.errors import ASRError, Code
+
+SECRETS_DIR_KEY = "ASR_SECRETS_DIR"
+
+_NEAR = 0.84  # of difflib's ratio: `TLS_CRT` is meant to be `TLS_CERT`, `LOCAL_RANK` is another program's
+# Kubernetes and Docker describe a service called `riva` to its neighbours in variables such as these.
+_SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$|_ENV_\w+$")
+_SERVICE_URL = re.compile(r"^(tcp|udp|sctp)://")
+
+_UNITS = {
+    "_ms": "a whole number of milliseconds",
+    "_bytes": "a whole number of bytes",
+    "port": "a port number",
+}
+
+
+class SettingsError(ASRError, ValueError):
+    """A setting is unknown, missing or wrong. The message is one line: the key, what is wrong, the fix."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(Code.BAD_REQUEST, message, param=key)
+
+
+class StrictSettings(BaseSettings):
+    """Settings that read no source by themselves: `load_settings` gives them their values.
+
+    A field's key is its name in capitals, or its `validation_alias` where the two must differ.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, populate_by_name=True)
+
+    own_prefixes: ClassVar[tuple[str, ...]] = ()
+    """Environment variables that begin so are ours; an unknown one is refused."""
+    foreign_keys: ClassVar[frozenset[str]] = frozenset()
+    """Known keys of other programs under those prefixes."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only the arguments: constructing settings reads nothing."""
+        return (init_settings,)
+
+    @classmethod
+    def known_keys(cls) -> tuple[str, ...]:
+        """The environment keys, in order."""
+        return tuple(_names(cls).values())
+
+
+S = TypeVar("S", bound=StrictSettings)
+
+
+def load_settings(
+    cls: type[S],
+    overrides: Mapping[str, object] | None = None,
+    env: Mapping[str, str] | None = None,
+    env_file: str | Path | None = ".env",
+) -> S:
+    """Settings of class `cls` from all sources.
+
+    Args:
+        cls: `EngineSettings`, or a class derived from it.
+        overrides: values that win over every source, by field name or key; None means "not given".
+        env: the environment; None means the process's own.
+        env_file: a file of `KEY=value` lines, which need not exist; None means no file.
+
+    Raises:
+        SettingsError: one line that names the key, what is wrong with it, and the fix.
+    """
+    environment = os.environ if env is None else env
+    given = {_names(cls).get(key, key).upper(): value for key, value in (overrides or {}).items() if value is not None}
+    from_env = _from_environment(cls, environment)
+    from_file = _from_env_file(cls, env_file)
+    merged: dict[str, tuple[Any, str]] = {}
+    for values, origin in ((from_file, f" in {env_file}"), (from_env, " in the environment"), (given, "")):
+        merged.update({key: (value, origin) for key, value in values.items()})
+    secrets_dir = merged.get(SECRETS_DIR_KEY, (None, ""))[0]
+    for key, value in _from_secrets(cls, secrets_dir).items():
+        merged.setdefault(key, (value, f" in {secrets_dir}"))
+    return _build(cls, merged)
+
+
+def _names(cls: type[StrictSettings]) -> dict[str, str]:
+    """Field name → key."""
+    return {name: str(field.validation_alias or name).upper() for name, field in cls.model_fields.items()}
+
+
+def _build(cls: type[S], merged: Mapping[str, tuple[Any, str]]) -> S:
+    details: ErrorDetails | None = None
+    try:
+        return cls(**{key.lower(): value for key, (value, _) in merged.items()})
+    except ValidationError as error:
+        details = error.errors(include_url=False)[0]
+    # Raised out here, so that no traceback shows pydantic's own error beneath this line.
+    key = str(details["loc"][0]).upper() if details["loc"] else ""
+    raise _explain(cls, key, details, merged.get(key, (None, ""))[1])
+
+
+def _from_environment(cls: type[StrictSettings], env: Mapping[str, str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    known = set(cls.known_keys())
+    for name, value in env.items():
+        key = name.upper()
+        if _SERVICE_LINK.search(key) or (key.endswith("_PORT") and _SERVICE_URL.match(value)):
+            continue
+        if key in known:
+            if value != "":
+                found[key] = value
+        elif key not in cls.foreign_keys and _is_ours(cls, key):
+            raise _unknown(cls, key, " in the environment")
+    return found
+
+
+def _is_ours(cls: type[StrictSettings], key: str) -> bool:
+    if key.startswith(cls.own_prefixes):
+        return True
+    family = key.split("_", 1)[0] + "_"
+    relatives = [known for known in cls.known_keys() if known.startswith(family)]
+    return bool(difflib.get_close_matches(key, relatives, n=1, cutoff=_NEAR))
+
+
+def _from_env_file(cls: type[StrictSettings], env_file: str | Path | None) -> dict[str, str]:
+    if env_file is None:
+        return {}
+    problem = ""
+    values: Mapping[str, str | None] = {}
+    try:
+        values = DotEnvSettingsSource(cls, env_file=env_file, env_file_encoding="utf-8").env_vars
+    except (OSError, UnicodeDecodeError) as error:
+        problem = type(error).__name__
+    if problem:
+        raise SettingsError(
+            str(env_file), f"{env_file} cannot be read ({problem}). Make it a UTF-8 file that this user may read."
+        )
+    found = {name.upper(): value for name, value in values.items()}
+    for key in found:
+        if key not in cls.known_keys():
+            raise _unknown(cls, key, f" in {env_file}")
+    return {key: value for key, value in found.items() if value}
+
+
+def _from_secrets(cls: type[StrictSettings], directory: object) -> dict[str, str]:
+    if not directory:
+        return {}
+    path = Path(str(directory)).expanduser()
+    if not path.is_dir():
+        raise SettingsError(
+            SECRETS_DIR_KEY,
+            f"{SECRETS_DIR_KEY}: {path} is not a directory. Give one that holds a file per key, or leave it unset.",
+        )
+    problem = ""
+    values: dict[str, str] = {}
+    try:
+        values = SecretsSettingsSource(cls, secrets_dir=path)()
+    except (OSError, UnicodeDecodeError, ValueError):
+        problem = "a file in it cannot be read"
+    if problem:
+        raise SettingsError(SECRETS_DIR_KEY, f"{SECRETS_DIR_KEY}: {problem}. Make its files readable UTF-8 text.")
+    return {name.upper(): value for name, value in values.items() if value != ""}
+
+
+def _unknown(cls: type[StrictSettings], key: str, origin: str) -> SettingsError:
+    near = difflib.get_close_matches(key.upper(), cls.known_keys(), n=1, cutoff=0.5)
+    fix = f"Did you mean {near[0]}?" if near else "Remove it; .env.example lists the keys there are."
+    return SettingsError(key, f"{key}{origin}: there is no such setting. {fix}")
+
+
+def _explain(cls: type[StrictSettings], key: str, details: ErrorDetails, origin: str) -> SettingsError:
+    if details["type"] == "extra_forbidden":
+        return _unknown(cls, key, origin)
+    if details["type"] == "value_error":
+        # Our own validators write whole sentences: what is wrong, then the fix. Those about several keys
+        # begin with the one to blame.
+        message = str(details.get("ctx", {}).get("error", details["msg"]))
+        return SettingsError(key or message.partition(": ")[0], f"{key}{origin}: {message}" if key else message)
+    name = next(name for name, known in _names(cls).items() if known == key)
+    secret = cls.model_fields[name].annotation in (SecretStr, SecretStr | None)
+    shown = "the value" if secret else _shown(details["input"])
+    return SettingsError(key, f"{key}{origin}: {shown} {_problem(name, details)}")
+
+
+def _problem(name: str, details: ErrorDetails) -> str:
+    context = details.get("ctx", {})
+    wanted = next((text for suffix, text in _UNITS.items() if name.endswith(suffix)), "a whole number")
+    match details["type"]:
+        case "int_parsing" | "int_type" | "int_from_float":
+            return f"is not a whole number. Set it to {wanted}."
+        case "greater_than_equal":
+            return f"is too small. Set it to {wanted} of at least {context['ge']}."
+        case "less_than_equal":
+            return f"is too large. Set it to {wanted} of at most {context['le']}."
+        case "bool_parsing" | "bool_type":
+            return "is neither yes nor no. Set it to on or off."
+        case "literal_error":
+            return f"is not a choice. Set it to {str(context['expected']).replace(chr(39), '')}."
+        case _:
+            return f"does not fit ({details['msg']}). See .env.example."
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,111 @@
+"""What a request and an engine agree on."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import pytest
+
+from asr.engine import Features, Model, agree, match_language
+from asr.errors import ASRError, Code
+from asr.options import Diarization, Endpointing, Options, Phrase
+
+ENGLISH = Model("parakeet", ("en-US", "en-GB"))
+GERMAN = Model("canary", ("de-DE", "en-US"))
+ANY = Model("whisper", ("multi",))
+NOTHING = Features(partials=False, words=False, end_utterance=False)
+ALL = Features(**{field.name: True for field in fields(Features)})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "available", "found"),
+    [
+        ("", ("en-US", "en-GB"), "en-US"),
+        ("", (), ""),
+        ("en-GB", ("en-US", "en-GB"), "en-GB"),
+        ("EN-us", ("en-US",), "en-US"),
+        ("en_US", ("en-US",), "en-US"),
+        ("en", ("de-DE", "en-GB", "en-US"), "en-GB"),
+        ("en-AU", ("en-US",), None),
+        ("de", ("en-US",), None),
+        ("pt-BR", ("multi",), "pt-BR"),
+        ("pt-BR", ("en-US", "auto"), "pt-BR"),
+        ("en", ("multi", "en-US"), "en-US"),
+    ],
+)
+def test_languages(wanted: str, available: tuple[str, ...], found: str | None) -> None:
+    assert match_language(wanted, available) == found
+
+
+@pytest.mark.parametrize(
+    ("options", "model", "language"),
+    [
+        (Options(), "parakeet", "en-US"),
+        (Options(language="de"), "canary", "de-DE"),
+        (Options(language="en-us"), "parakeet", "en-US"),
+        (Options(language="en", model="canary"), "canary", "en-US"),
+        (Options(language="fr-FR"), "whisper", "fr-FR"),
+        (Options(model="whisper"), "whisper", "multi"),
+    ],
+)
+def test_model_and_language_are_filled_in(options: Options, model: str, language: str) -> None:
+    agreement = agree(options, (ENGLISH, GERMAN, ANY), ALL)
+    assert (agreement.model.name, agreement.options.model, agreement.options.language) == (model, model, language)
+    assert agreement.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "models", "code", "param", "names"),
+    [
+        (Options(), (), Code.UNAVAILABLE, None, []),
+        (Options(model="whisper"), (ENGLISH, GERMAN), Code.NOT_FOUND, "model", ["canary", "parakeet"]),
+        (Options(language="fr"), (ENGLISH, GERMAN), Code.NOT_FOUND, "language", ["de-DE", "en-GB", "en-US"]),
+        (Options(language="de", model="parakeet"), (ENGLISH, GERMAN), Code.NOT_FOUND, "language", ["en-GB", "en-US"]),
+    ],
+)
+def test_what_is_not_there_is_told_what_is(
+    options: Options, models: tuple[Model, ...], code: Code, param: str | None, names: list[str]
+) -> None:
+    with pytest.raises(ASRError) as caught:
+        agree(options, models, ALL)
+    assert (caught.value.code, caught.value.param) == (code, param)
+    assert caught.value.message.rstrip(".").endswith(", ".join(names))
+
+
+WISHES = [
+    (Options(punctuate=True), "punctuate", "punctuation"),
+    (Options(verbatim=False), "verbatim", "written form"),
+    (Options(profanity_filter=True), "profanity_filter", "profanity"),
+    (Options(diarization=Diarization()), "diarization", "diarization"),
+    (Options(phrases=(Phrase("riva"),)), "phrases", "phrases"),
+    (Options(max_alternatives=2), "max_alternatives", "alternatives"),
+    (Options(endpointing=Endpointing(silence_ms=300)), "endpointing", "endpointing"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "words"), WISHES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_a_wish_that_cannot_be_granted_is_left_out_with_a_warning(options: Options, field: str, words: str) -> None:
+    agreement = agree(options, (ENGLISH,), NOTHING)
+    assert getattr(agreement.options, field) == getattr(Options(), field)
+    (warning,) = agreement.warnings
+    assert words in warning
+    granted = agree(options, (ENGLISH,), ALL)
+    assert getattr(granted.options, field) == getattr(options, field)
+    assert granted.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "words"), WISHES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_or_refused_where_the_caller_chose_so(options: Options, field: str, words: str) -> None:
+    strict = Options(**{f.name: getattr(options, f.name) for f in fields(Options)} | {"fail_on_unsupported": True})
+    with pytest.raises(ASRError, match=words) as caught:
+        agree(strict, (ENGLISH,), NOTHING)
+    assert (caught.value.code, caught.value.param) == (Code.UNSUPPORTED, field)
+
+
+def test_wishes_against_something_are_always_granted() -> None:
+    options = Options(punctuate=False, verbatim=True)
+    assert agree(options, (ENGLISH,), NOTHING).warnings == ()
