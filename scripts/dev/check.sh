@@ -19,6 +19,7 @@ mapfile -t shell_files < <(find scripts .ci -type f \( -name '*.sh' -o -path '.c
 step "style (ruff check)" .venv/bin/ruff check --no-cache .
 step "format (ruff format)" .venv/bin/ruff format --no-cache --check .
 step "types (mypy, strict)" .venv/bin/mypy
+step "types of the public API (mypy, strict)" .venv/bin/mypy tests/typing/api.py
 step "import directions (import-linter)" .venv/bin/lint-imports --no-cache
 if command -v shellcheck >/dev/null; then
     step "shell scripts (shellcheck)" shellcheck "${shell_files[@]}"

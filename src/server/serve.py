@@ -92,7 +92,7 @@ async def serve(
         grpc_port: int | None = None
         if settings.grpc_port is not None:
             grpc_server, grpc_port = await _start_grpc(settings, engine)
-        with _signals(stop):
+        with _Signals(stop):
             announce(Addresses(settings.host, port, grpc_port, tls is not None, engine.name))
             warm_up = asyncio.create_task(engine.ready())
             gc.freeze()
@@ -144,7 +144,7 @@ def _cannot_listen(key: str, host: str, port: int, error: Exception) -> ASRError
     )
 
 
-class _signals:
+class _Signals:
     """SIGTERM and SIGINT ask for a clean end; a second one ends the process at once."""
 
     def __init__(self, stop: asyncio.Event) -> None:

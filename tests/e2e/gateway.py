@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -51,10 +52,8 @@ class Session:
         self.acks: list[dict[str, Any]] = []
 
     async def say(self, message: str | bytes) -> None:
-        try:
+        with contextlib.suppress(ConnectionClosed):  # the answer tells why
             await self.websocket.send(message)
-        except ConnectionClosed:
-            pass  # the answer tells why
 
     async def answer(self) -> str:
         async with asyncio.timeout(PATIENCE_S):
