@@ -34,7 +34,14 @@ class EngineSettings(StrictSettings):
     """Which recognizer listens, and how it is set up."""
 
     own_prefixes: ClassVar[tuple[str, ...]] = ("ASR_", "RIVA_")
-    foreign_keys: ClassVar[frozenset[str]] = frozenset({"RIVA_GRPC_PORT"})  # the container's own
+    foreign_keys: ClassVar[frozenset[str]] = frozenset(
+        {
+            "RIVA_GRPC_PORT",  # the container's own
+            # the command's own (`server.settings`); a program that uses the library may run beside it
+            *("ASR_SERVER", "ASR_CA_CERT", "ASR_INSECURE", "ASR_LANGUAGE", "ASR_MODEL", "ASR_WORDS", "ASR_FORMAT"),
+            *("ASR_OUTPUT_DIR", "ASR_DEVICE", "ASR_MOCK_HOST", "ASR_MOCK_GRPC_PORT", "ASR_MOCK_HTTP_PORT"),
+        }
+    )
 
     asr_engine: EngineName | None = None
     asr_mock_plan: Path | None = None
@@ -56,6 +63,8 @@ class EngineSettings(StrictSettings):
     riva_first_response_timeout_ms: Timeout = _RIVA.first_response_timeout_ms
     riva_call_timeout_ms: Timeout = _RIVA.call_timeout_ms
     riva_finalize_timeout_ms: Timeout = _RIVA.finalize_timeout_ms
+    riva_drain_timeout_ms: Timeout = _RIVA.drain_timeout_ms
+    riva_keepalive_time_ms: Annotated[int, Field(ge=0, le=3_600_000)] = _RIVA.keepalive_time_ms
     riva_max_message_bytes: Annotated[int, Field(ge=65_536, le=2**31 - 1)] = _RIVA.max_message_bytes
 
     local_workers: Annotated[int, Field(ge=0, le=256)] = _LOCAL.workers
@@ -183,6 +192,8 @@ class EngineSettings(StrictSettings):
             first_response_timeout_ms=self.riva_first_response_timeout_ms,
             call_timeout_ms=self.riva_call_timeout_ms,
             finalize_timeout_ms=self.riva_finalize_timeout_ms,
+            drain_timeout_ms=self.riva_drain_timeout_ms,
+            keepalive_time_ms=self.riva_keepalive_time_ms,
             max_message_bytes=self.riva_max_message_bytes,
             force_eou=self.riva_force_eou,
         )

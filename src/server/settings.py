@@ -42,6 +42,20 @@ class ServerSettings(EngineSettings):
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     log_format: Literal["console", "json"] = "console"
 
+    # What the commands do where no flag says otherwise.
+    asr_server: str = ""
+    asr_ca_cert: Path | None = None
+    asr_insecure: bool = False
+    asr_language: str = ""
+    asr_model: str = ""
+    asr_words: bool = True
+    asr_format: Literal["text", "json", "srt", "vtt"] = "text"
+    asr_output_dir: Path | None = None
+    asr_device: str = ""
+    asr_mock_host: str = "127.0.0.1"
+    asr_mock_grpc_port: Port = 50051
+    asr_mock_http_port: Port = 9000
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _any_case(cls, value: object) -> object:
@@ -60,6 +74,13 @@ class ServerSettings(EngineSettings):
         if "/" in value or " " in value or value.count(":") == 1:
             raise ValueError("this is not an address. Give a host name or address; the port belongs into PORT.")
         return value.strip("[]")
+
+    @field_validator("asr_ca_cert")
+    @classmethod
+    def _certificate(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.expanduser().is_file():
+            raise ValueError(f"there is no file {value}. Give the PEM file of the certificate to trust.")
+        return value.expanduser() if value is not None else None
 
     @field_validator("tls_cert", "tls_key")
     @classmethod

@@ -85,8 +85,18 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
         ("serve", "--engine", "ASR_ENGINE"),
         ("serve", "--mock-plan", "ASR_MOCK_PLAN"),
         ("transcribe", "--engine", "ASR_ENGINE"),
-        ("transcribe", "--server", "RIVA_ENDPOINTS"),
-        ("transcribe", "--model", "RIVA_MODEL"),
+        ("transcribe", "--server", "ASR_SERVER"),
+        ("transcribe", "--model", "ASR_MODEL"),
+        ("transcribe", "--language", "ASR_LANGUAGE"),
+        ("transcribe", "--format", "ASR_FORMAT"),
+        ("transcribe", "--output-dir", "ASR_OUTPUT_DIR"),
+        ("transcribe", "--words", "ASR_WORDS"),
+        ("transcribe", "--ca-cert", "ASR_CA_CERT"),
+        ("transcribe", "--insecure", "ASR_INSECURE"),
+        ("listen", "--device", "ASR_DEVICE"),
+        ("mock-riva", "--host", "ASR_MOCK_HOST"),
+        ("mock-riva", "--grpc-port", "ASR_MOCK_GRPC_PORT"),
+        ("mock-riva", "--http-port", "ASR_MOCK_HTTP_PORT"),
         ("mock-riva", "--plan", "ASR_MOCK_PLAN"),
     ],
 )
@@ -251,6 +261,19 @@ def test_only_this_machines_self_made_certificate_is_trusted_by_itself(tmp_path:
     insecure = engine_config(Connection(server="https://localhost:8443", insecure=True))
     assert isinstance(insecure, GatewayConfig)
     assert (insecure.ca_cert, insecure.insecure) == (None, True)
+
+
+def test_the_server_may_come_from_the_settings_and_a_flag_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASR_SERVER", "https://gateway.example:9443")
+    monkeypatch.setenv("ASR_INSECURE", "on")
+    assert engine_config(Connection()) == GatewayConfig(url="https://gateway.example:9443", insecure=True)
+    other = engine_config(Connection(server="https://other.example"))
+    assert isinstance(other, GatewayConfig)
+    assert "other.example" in other.url
+    assert isinstance(engine_config(Connection(engine=EngineChoice.LOCAL)), LocalConfig)
+    monkeypatch.setenv("ASR_CA_CERT", "/none.pem")
+    with pytest.raises(SettingsError, match="ASR_CA_CERT"):
+        engine_config(Connection())
 
 
 # --- what is written

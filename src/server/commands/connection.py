@@ -55,7 +55,7 @@ Server = Annotated[
         "-s",
         metavar="URL",
         help="Ask another machine: https://host:port is a gateway; host:port or grpcs://host:port is Riva "
-        "or a gateway's gRPC port. [dim]RIVA_ENDPOINTS[/dim]",
+        "or a gateway's gRPC port. [dim]ASR_SERVER[/dim]",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -65,19 +65,28 @@ CaCert = Annotated[
         "--ca-cert",
         metavar="FILE",
         help="Trust this certificate (PEM) too. A gateway's self-made one on this machine is trusted by itself. "
-        "[dim]RIVA_SSL_ROOT_CERT[/dim]",
+        "[dim]ASR_CA_CERT[/dim]",
         rich_help_panel=_PANEL,
     ),
 ]
 Insecure = Annotated[
     bool,
-    typer.Option("--insecure", help="Do not verify the gateway's certificate.", rich_help_panel=_PANEL),
+    typer.Option(
+        "--insecure", help="Do not verify the gateway's certificate. [dim]ASR_INSECURE[/dim]", rich_help_panel=_PANEL
+    ),
 ]
 Language = Annotated[
-    str, typer.Option("--language", "-l", metavar="TAG", help="Language spoken, as en-US. Unset: the model's own.")
+    str | None,
+    typer.Option(
+        "--language",
+        "-l",
+        metavar="TAG",
+        help="Language spoken, as en-US. Unset: the model's own. [dim]ASR_LANGUAGE[/dim]",
+    ),
 ]
 ModelName = Annotated[
-    str, typer.Option("--model", "-m", metavar="NAME", help="One of `riva-gateway models`. [dim]RIVA_MODEL[/dim]")
+    str | None,
+    typer.Option("--model", "-m", metavar="NAME", help="One of `riva-gateway models`. [dim]ASR_MODEL[/dim]"),
 ]
 
 
@@ -99,22 +108,34 @@ def engine_config(connection: Connection) -> EngineConfig:
         Stop: flags that contradict each other.
         SettingsError: a setting is wrong.
     """
-    if connection.server is None:
+    flag = _own_recognizer(connection)
+    if connection.server is not None and flag:
+        raise Stop(f"{flag} and --server exclude each other: the server has its own recognizer.", Exit.CONFIGURATION)
+    settings = read_settings({"asr_server": connection.server, "asr_insecure": connection.insecure or None})
+    if flag or not settings.asr_server:
         if connection.insecure or connection.ca_cert is not None:
             flag = "--insecure" if connection.insecure else "--ca-cert"
             raise Stop(f"{flag} says how to reach a server: give --server too.", Exit.CONFIGURATION)
-        return _settings({"asr_engine": _value(connection), "asr_mock_plan": connection.mock_plan}).engine_config()
-    if connection.engine is not None or connection.mock_plan is not None:
-        flag = "--engine" if connection.engine is not None else "--mock-plan"
-        raise Stop(f"{flag} and --server exclude each other: the server has its own recognizer.", Exit.CONFIGURATION)
-    target = parse_server(connection.server)
-    ca_cert = _readable(connection.ca_cert)
+        return read_settings({"asr_engine": _value(connection), "asr_mock_plan": connection.mock_plan}).engine_config()
+    target = parse_server(settings.asr_server)
+    ca_cert = _readable(connection.ca_cert) or settings.asr_ca_cert
     if target.kind == "riva":
-        return _riva(target, ca_cert, insecure=connection.insecure)
-    settings = _settings({})
-    if ca_cert is None and not connection.insecure:
+        return _riva(target, ca_cert, insecure=settings.asr_insecure)
+    if ca_cert is None and not settings.asr_insecure:
         ca_cert = certificate_to_trust(target, settings.state_dir)
-    return GatewayConfig(url=target.address, ca_cert=ca_cert, insecure=connection.insecure)
+    return GatewayConfig(url=target.address, ca_cert=ca_cert, insecure=settings.asr_insecure)
+
+
+def read_settings(flags: Mapping[str, object]) -> ServerSettings:
+    """The settings with these flags over them (None: not given), and logs set up for a command.
+
+    Raises:
+        SettingsError: a setting is wrong.
+    """
+    settings = load_settings(ServerSettings, flags)
+    # stderr is for people here: the daily course of things is told on demand only.
+    configure_logs("debug" if settings.log_level == "debug" else "warning", settings.log_format)
+    return settings
 
 
 @asynccontextmanager
@@ -136,14 +157,14 @@ def _riva(target: Target, ca_cert: Path | None, *, insecure: bool) -> EngineConf
         "riva_ssl": target.tls,
         "riva_ssl_root_cert": ca_cert,
     }
-    return _settings(overrides).engine_config()
+    return read_settings(overrides).engine_config()
 
 
-def _settings(overrides: Mapping[str, object]) -> ServerSettings:
-    settings = load_settings(ServerSettings, overrides)
-    # stderr is for people here: the daily course of things is told on demand only.
-    configure_logs("debug" if settings.log_level == "debug" else "warning", settings.log_format)
-    return settings
+def _own_recognizer(connection: Connection) -> str:
+    """The flag that asks for a recognizer of this command's own, or ""."""
+    if connection.engine is not None:
+        return "--engine"
+    return "--mock-plan" if connection.mock_plan is not None else ""
 
 
 def _value(connection: Connection) -> str | None:

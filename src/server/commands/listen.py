@@ -29,6 +29,7 @@ from server.commands.connection import (
     Server,
     connect,
     engine_config,
+    read_settings,
 )
 from server.commands.exits import command, complain, run_async
 from server.commands.microphone import Microphone, devices
@@ -40,10 +41,13 @@ _ERASE_LINE = "\r\x1b[K"
 def listen(
     engine: EngineFlag = None,
     server: Server = None,
-    language: Language = "",
-    model: ModelName = "",
+    language: Language = None,
+    model: ModelName = None,
     device: Annotated[
-        str | None, typer.Option("--device", "-d", help="Microphone: a number or part of a name; see --list.")
+        str | None,
+        typer.Option(
+            "--device", "-d", help="Microphone: a number or part of a name; see --list. [dim]ASR_DEVICE[/dim]"
+        ),
     ] = None,
     list_devices: Annotated[bool, typer.Option("--list", help="List the microphones and end.")] = False,
     as_json: Annotated[
@@ -65,9 +69,10 @@ def listen(
         for number, name in devices():
             typer.echo(f"{number}\t{name}")
         return
-    options = Options(language=language, model=model)
+    settings = read_settings({"asr_language": language, "asr_model": model, "asr_device": device})
+    options = Options(language=settings.asr_language, model=settings.asr_model)
     config = engine_config(Connection(engine, server, ca_cert, insecure, mock_plan))
-    run_async(_listen(config, options, Microphone(device), as_json))
+    run_async(_listen(config, options, Microphone(settings.asr_device or None), as_json))
 
 
 async def _listen(config: EngineConfig, options: Options, microphone: Microphone, as_json: bool) -> None:

@@ -19,14 +19,23 @@ from server.settings import ServerSettings
 
 @command
 def mock_riva(
-    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str | None,
+        typer.Option("--host", help="Address to listen on. Default 127.0.0.1. [dim]ASR_MOCK_HOST[/dim]"),
+    ] = None,
     grpc_port: Annotated[
-        int, typer.Option("--grpc-port", min=0, max=65535, help="Riva's gRPC; 0 takes a free one.")
-    ] = 50051,
+        int | None,
+        typer.Option(
+            "--grpc-port", help="Riva's gRPC; 0 takes a free one. Default 50051. [dim]ASR_MOCK_GRPC_PORT[/dim]"
+        ),
+    ] = None,
     http_port: Annotated[
-        int,
-        typer.Option("--http-port", min=0, max=65535, help="A NIM's HTTP and realtime WebSocket; 0 takes a free one."),
-    ] = 9000,
+        int | None,
+        typer.Option(
+            "--http-port",
+            help="A NIM's HTTP and realtime WebSocket; 0 takes a free one. Default 9000. [dim]ASR_MOCK_HTTP_PORT[/dim]",
+        ),
+    ] = None,
     plan: Annotated[
         Path | None,
         typer.Option(
@@ -41,17 +50,26 @@ def mock_riva(
     [dim]$[/dim] riva-gateway mock-riva &
     [dim]$[/dim] riva-gateway transcribe talk.wav --server localhost:50051
     """
-    settings = load_settings(ServerSettings, {"asr_mock_plan": plan})
+    settings = load_settings(
+        ServerSettings,
+        {
+            "asr_mock_plan": plan,
+            "asr_mock_host": host,
+            "asr_mock_grpc_port": grpc_port,
+            "asr_mock_http_port": http_port,
+        },
+    )
     configure_logs(settings.log_level, settings.log_format)
+    address = (settings.asr_mock_host, settings.asr_mock_grpc_port, settings.asr_mock_http_port)
     try:
         script = DEFAULT_PLAN if settings.asr_mock_plan is None else load_plan(settings.asr_mock_plan)
     except ASRError as error:
         raise Stop(error.message, Exit.CONFIGURATION) from None
     try:
-        run_async(_serve(script, host, grpc_port, http_port))
+        run_async(_serve(script, *address))
     except OSError as error:
         raise Stop(
-            f"Cannot listen on {host}, ports {grpc_port} and {http_port}: {error.strerror or error} "
+            f"Cannot listen on {address[0]}, ports {address[1]} and {address[2]}: {error.strerror or error} "
             "Choose others with --grpc-port and --http-port; 0 takes a free one.",
             Exit.CONFIGURATION,
         ) from None

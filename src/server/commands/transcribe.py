@@ -26,6 +26,7 @@ from server.commands.connection import (
     Server,
     connect,
     engine_config,
+    read_settings,
 )
 from server.commands.exits import Exit, Stop, command, complain, exit_of, run_async
 from server.commands.formats import Format, destinations, render, render_error
@@ -41,16 +42,26 @@ def transcribe(
         list[str],
         typer.Argument(metavar="FILE…", help="Audio: WAV, FLAC, Ogg, MP3, M4A, WebM …; [bold]-[/bold] reads stdin."),
     ],
-    format_: Annotated[Format, typer.Option("--format", "-f", help="What is written.")] = Format.TEXT,
+    format_: Annotated[
+        Format | None, typer.Option("--format", "-f", help="What is written. Default text. [dim]ASR_FORMAT[/dim]")
+    ] = None,
     output_dir: Annotated[
         Path | None,
-        typer.Option("--output-dir", "-o", metavar="DIR", help="Write a file for each input there, instead of stdout."),
+        typer.Option(
+            "--output-dir",
+            "-o",
+            metavar="DIR",
+            help="Write a file for each input there, instead of stdout. [dim]ASR_OUTPUT_DIR[/dim]",
+        ),
     ] = None,
     engine: EngineFlag = None,
     server: Server = None,
-    language: Language = "",
-    model: ModelName = "",
-    words: Annotated[bool, typer.Option("--words/--no-words", help="Ask for the time of each word.")] = True,
+    language: Language = None,
+    model: ModelName = None,
+    words: Annotated[
+        bool | None,
+        typer.Option("--words/--no-words", help="Ask for the time of each word. Default yes. [dim]ASR_WORDS[/dim]"),
+    ] = None,
     mock_plan: MockPlan = None,
     ca_cert: CaCert = None,
     insecure: Insecure = False,
@@ -70,13 +81,25 @@ def transcribe(
         raise Stop(
             "'-' reads audio from a pipe, and stdin is a terminal: riva-gateway transcribe - < FILE", Exit.CONFIGURATION
         )
-    if len(files) > 1 and output_dir is None and format_ in (Format.SRT, Format.VTT):
+    settings = read_settings(
+        {
+            "asr_format": None if format_ is None else format_.value,
+            "asr_output_dir": output_dir,
+            "asr_language": language,
+            "asr_model": model,
+            "asr_words": words,
+        }
+    )
+    written = Format(settings.asr_format)
+    if len(files) > 1 and settings.asr_output_dir is None and written in (Format.SRT, Format.VTT):
         raise Stop(
-            f"Several files as {format_.value} need --output-dir DIR, one caption file for each.", Exit.CONFIGURATION
+            f"Several files as {written.value} need --output-dir DIR, one caption file for each.", Exit.CONFIGURATION
         )
-    options = Options(language=language, model=model, words=words, partials=False)
+    options = Options(
+        language=settings.asr_language, model=settings.asr_model, words=settings.asr_words, partials=False
+    )
     config = engine_config(Connection(engine, server, ca_cert, insecure, mock_plan))
-    status = run_async(_transcribe(files, format_, output_dir, config, options))
+    status = run_async(_transcribe(files, written, settings.asr_output_dir, config, options))
     if status is not Exit.OK:
         raise typer.Exit(status)
 
