@@ -57,7 +57,7 @@ browser() {
     [ -n "$found" ] || found=$(playwrights_own)
     if [ -z "$found" ]; then
         if have apt-get && ! chromium_is_a_snap; then
-            install chromium
+            install chromium fonts-dejavu-core # a page without fonts has no width to test
             found=$(command -v chromium)
         else
             [ -x .venv/bin/playwright ] || fail "run scripts/dev/environment.sh dev first: it brings the browser's installer"
@@ -71,8 +71,8 @@ browser() {
 }
 
 playwrights_own() {
-    find "${PLAYWRIGHT_BROWSERS_PATH:-$HOME/.cache/ms-playwright}" -path '*/chromium-*' -name chrome -type f 2>/dev/null |
-        sort -V | tail -n 1
+    local cache=${PLAYWRIGHT_BROWSERS_PATH:-$HOME/.cache/ms-playwright}
+    [ ! -d "$cache" ] || find "$cache" -path '*/chromium-*' -name chrome -type f | sort -V | tail -n 1
 }
 
 venv() {
