@@ -53,6 +53,8 @@ chromium_is_a_snap() {
 # The browser that the tests shall drive, on stdout: the caller puts it into CHROMIUM.
 browser() {
     local found=${CHROMIUM:-}
+    # What drives the browser needs a library that a small system lacks.
+    if have apt-get && ! PATH="$PATH:/usr/sbin:/sbin" ldconfig -p | grep -q 'libatomic\.so\.1'; then install libatomic1; fi
     [ -n "$found" ] || chromium_is_a_snap || found=$(command -v chromium || true)
     [ -n "$found" ] || found=$(playwrights_own)
     if [ -z "$found" ]; then

@@ -43,6 +43,7 @@ class Model:
         languages: BCP-47 names it recognizes; `multi` where it finds out by itself.
         streaming: it can transcribe while audio arrives.
         offline: it can transcribe whole recordings.
+        end_utterance: whether it honours `EndUtterance`; None: as the engine's features say.
         parameters: what the upstream says of it besides.
     """
 
@@ -50,6 +51,7 @@ class Model:
     languages: tuple[str, ...]
     streaming: bool = True
     offline: bool = True
+    end_utterance: bool | None = None
     parameters: MappingProxyType[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -110,10 +112,11 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What a request and an engine came to: the effective options and what was left out."""
+    """What a request and an engine came to: the effective options, what the model can do, what was left out."""
 
     options: Options
     model: Model
+    features: Features
     warnings: tuple[str, ...] = ()
 
 
@@ -132,7 +135,9 @@ def agree(options: Options, models: Sequence[Model], features: Features) -> Agre
     language = match_language(options.language, model.languages)
     assert language is not None, "the model was picked for its language"
     agreed, warnings = _drop_unsupported(options, features)
-    return Agreement(replace(agreed, model=model.name, language=language), model, warnings)
+    if model.end_utterance is not None:
+        features = replace(features, end_utterance=model.end_utterance)
+    return Agreement(replace(agreed, model=model.name, language=language), model, features, warnings)
 
 
 def match_language(wanted: str, available: Sequence[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from importlib import metadata
@@ -59,7 +60,7 @@ class Conversations:
             max_frame_bytes=settings.max_frame_bytes,
             max_ahead_ms=settings.max_ahead_ms,
         )
-        self._native = NativeSetup(f"riva-gateway {version()}", engine.features, limits, settings.stereo)
+        self._native = NativeSetup(f"riva-gateway {version()}", limits, settings.stereo)
         self._drive_limits = DriveLimits(settings.max_ahead_ms, settings.idle_timeout_ms)
 
     def door(self) -> WebSocketDoor:
@@ -69,18 +70,21 @@ class Conversations:
             NATIVE_PATH: Route(self._serve_native, ("asr.v1",), size),
             END_PATH: Route(self._serve_end, (), size),
         }
-        return WebSocketDoor(routes, max_connections=self._settings.max_connections)
+        settings = self._settings
+        return WebSocketDoor(routes, max_connections=settings.max_connections, idle_ms=settings.idle_timeout_ms)
 
     async def drain(self) -> None:
         """Bring every conversation to its end."""
-        for driver in list(self._running):
-            await driver.drain()
+        await asyncio.gather(*(driver.drain() for driver in self._running))
 
     async def _serve_native(self, websocket: WebSocket) -> None:
         await self._drive("native", websocket, NativeConversation(self._native, secrets.token_hex(8)))
 
     async def _serve_end(self, websocket: WebSocket) -> None:
-        core = EndConversation(start_timeout_ms=self._settings.start_timeout_ms, unix_time=time.time)
+        settings = self._settings
+        core = EndConversation(
+            start_timeout_ms=settings.start_timeout_ms, max_session_ms=settings.max_session_ms, unix_time=time.time
+        )
         await self._drive("end", websocket, core)
 
     async def _drive(self, face: str, websocket: WebSocket, core: Conversation) -> None:

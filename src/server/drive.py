@@ -20,7 +20,7 @@ from asr.errors import ASRError, Code
 from asr.events import Final
 from asr.options import Options
 from server.conversation import Begin, Command, Conversation, Cut, Drop, Feed, Finish, Hangup, Send
-from server.pipe import AudioPipe
+from server.pipe import Ahead, AudioPipe
 from server.refusals import refusal
 from server.sockets import Oversized, Socket, SocketClosed
 
@@ -73,10 +73,10 @@ class Observer(Protocol):
 
 
 class _Take:
-    def __init__(self, number: int, options: Options, max_bytes: int) -> None:
+    def __init__(self, number: int, options: Options, ahead: Ahead) -> None:
         self.number = number
         self.options = options
-        self.pipe = AudioPipe(max_bytes)
+        self.pipe = AudioPipe(ahead)
         self.dropped = False
 
 
@@ -102,7 +102,8 @@ class Driver:
         self._observer = observer
         self._clock = clock if clock is not None else asyncio.get_running_loop().time
         self._lock = asyncio.Lock()
-        self._takes: list[_Take] = []
+        self._takes: dict[int, _Take] = {}
+        self._ahead = Ahead(limits.max_ahead_ms * BYTES_PER_MS)
         self._take_added = asyncio.Event()
         self._rescheduled = asyncio.Event()
         self._sleeping_until: float | None = None
@@ -123,7 +124,7 @@ class Driver:
             await self._tell(self._core.opened)
             await self._over
         finally:
-            for take in self._takes:
+            for take in self._takes.values():
                 take.pipe.abandon()
             for task in tasks:
                 task.cancel()
@@ -142,8 +143,8 @@ class Driver:
     async def _read(self) -> None:
         receive, core, lock = self._socket.receive, self._core, self._lock
         while True:
-            if self._takes and self._takes[-1].pipe.full:
-                await self._takes[-1].pipe.room()
+            if self._ahead.full and not await self._room():
+                return
             message = await receive()
             if message is None:
                 return
@@ -159,18 +160,30 @@ class Driver:
                 if self._hangup is not None:
                     return
 
+    async def _room(self) -> bool:
+        """Wait until the engine has taken enough; False when the client goes away before that."""
+        room = asyncio.ensure_future(self._ahead.room())
+        gone = asyncio.ensure_future(self._socket.gone())
+        try:
+            await asyncio.wait((room, gone), return_when=asyncio.FIRST_COMPLETED)
+            return not gone.done()
+        finally:
+            room.cancel()
+            gone.cancel()
+
     async def _listen(self) -> None:
-        done = 0
+        number = 0
         while True:
-            while done == len(self._takes):
+            while number not in self._takes:
                 self._take_added.clear()
                 await self._take_added.wait()
-            take = self._takes[done]
+            take = self._takes[number]
             try:
                 await self._play(take)
             finally:
                 take.pipe.abandon()
-            done += 1
+            del self._takes[number]
+            number += 1
 
     async def _play(self, take: _Take) -> None:
         core, number = self._core, take.number
@@ -258,22 +271,25 @@ class Driver:
                 return
             match command:
                 case Feed(number, pcm):
-                    self._takes[number].pipe.put(pcm)
+                    if (take := self._takes.get(number)) is not None:
+                        take.pipe.put(pcm)
                     self._fed_bytes += len(pcm)
                     self.tally.audio_ms = self._fed_bytes // BYTES_PER_MS
                 case Send(text):
                     await self._socket.send(text)
                 case Begin(number, options):
-                    assert number == len(self._takes), "takes are numbered in order"
-                    self._takes.append(_Take(number, options, self._limits.max_ahead_ms * BYTES_PER_MS))
+                    self._takes[number] = _Take(number, options, self._ahead)
                     self._take_added.set()
                 case Cut(number):
-                    self._takes[number].pipe.put(EndUtterance())
+                    if (take := self._takes.get(number)) is not None:
+                        take.pipe.put(EndUtterance())
                 case Finish(number):
-                    self._takes[number].pipe.end()
+                    if (take := self._takes.get(number)) is not None:
+                        take.pipe.end()
                 case Drop(number):
-                    self._takes[number].dropped = True
-                    self._takes[number].pipe.abandon()
+                    if (take := self._takes.get(number)) is not None:
+                        take.dropped = True
+                        take.pipe.abandon()
                 case Hangup():
                     self._hangup = command
                     self._end()

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import structlog
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from server.websocket import WebSocketDoor
@@ -26,6 +26,7 @@ REQUEST_TIMEOUT_S = 10.0
 """A connection must have sent a whole request head in this time, and then make progress with its body."""
 TLS_HANDSHAKE_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 30
+CUT_TIMEOUT_S = 2.0
 
 
 class PatientHttp(HttpToolsProtocol):
@@ -37,6 +38,14 @@ class PatientHttp(HttpToolsProtocol):
         """A client connected: it has ten seconds for its request."""
         super().connection_made(transport)
         self._wait_for_client()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request, or blank lines before one: no connection is without a timer between requests."""
+        super().data_received(data)
+        idle = not self._answering()
+        timed = self._request_timer is not None or self.timeout_keep_alive_task is not None
+        if idle and not timed and self.transport.get_protocol() is self:
+            self._wait_for_client()
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -61,12 +70,19 @@ class PatientHttp(HttpToolsProtocol):
     def handle_websocket_upgrade(self) -> None:
         """The connection becomes a WebSocket, which has timers of its own."""
         self._stop_waiting()
+        if self._answering():
+            self.send_400_response("Ask for the WebSocket when the answer to the request before it has come.")
+            return
         super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
         self._stop_waiting()
         super().connection_lost(exc)
+
+    def _answering(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn leaves it None until the first request
+        return cycle is not None and not cycle.response_complete
 
     def _wait_for_client(self) -> None:
         self._stop_waiting()
@@ -146,5 +162,7 @@ class Listener:
             websocket.abort()
         for connection in list(self._state.connections):
             connection.transport.abort()
+        if cut := self._door.tasks():
+            await asyncio.wait(cut, timeout=CUT_TIMEOUT_S)
         if left:
             log.warning("connections cut at shutdown", count=left)

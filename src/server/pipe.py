@@ -1,4 +1,4 @@
-"""The audio of one take on its way from the socket to the engine: bounded, one reader."""
+"""The audio of a conversation on its way from the socket to the engine: bounded, one reader a take."""
 
 from __future__ import annotations
 
@@ -8,35 +8,47 @@ from collections import deque
 from asr.engine import AudioInput, EndUtterance
 
 
-class AudioPipe:
-    """An async iterator of audio that the reader of a socket fills.
+class Ahead:
+    """How much audio of one conversation waits for its engine, over all takes.
 
-    The writer asks for room *before* it reads its next message, so what a client sends ahead of the
-    engine stays in its own socket buffer.
-
-    Attributes:
-        buffered_bytes: audio put in and not yet taken out.
+    The reader of the socket asks for room *before* it takes its next message, so what a client sends ahead of
+    the engine stays in its own socket buffer.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._items: deque[AudioInput] = deque()
-        self._ended = False
-        self._reader: asyncio.Future[None] | None = None
-        self._room: asyncio.Future[None] | None = None
-        self.buffered_bytes = 0
+        self._bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
 
     @property
     def full(self) -> bool:
-        """Whether the writer should wait."""
-        return self.buffered_bytes >= self._max_bytes and not self._ended
+        """Whether the reader should wait."""
+        return self._bytes >= self._max_bytes
 
     async def room(self) -> None:
-        """Wait until the engine has taken enough, or needs no more."""
+        """Wait until an engine has taken enough."""
         while self.full:
-            if self._room is None:
-                self._room = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._room)
+            if self._waiter is None:
+                self._waiter = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._waiter)
+
+    def add(self, n_bytes: int) -> None:
+        """Audio was put in, or (negative) taken out."""
+        self._bytes += n_bytes
+        if self._waiter is not None and not self.full:
+            waiter, self._waiter = self._waiter, None
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class AudioPipe:
+    """The audio of one take: an async iterator that the reader of a socket fills."""
+
+    def __init__(self, ahead: Ahead) -> None:
+        self._ahead = ahead
+        self._items: deque[AudioInput] = deque()
+        self._ended = False
+        self._reader: asyncio.Future[None] | None = None
 
     def put(self, item: AudioInput) -> None:
         """Add audio. After `end` or `abandon` it is dropped."""
@@ -44,19 +56,18 @@ class AudioPipe:
             return
         self._items.append(item)
         if not isinstance(item, EndUtterance):
-            self.buffered_bytes += len(item)
+            self._ahead.add(len(item))
         self._wake_reader()
 
     def end(self) -> None:
-        """No more audio follows: the reader ends when it has taken what is there."""
+        """No more audio follows: the engine ends when it has taken what is there."""
         self._ended = True
         self._wake_reader()
-        self._wake_writer()
 
     def abandon(self) -> None:
-        """Nobody reads any more: forget what is there and let the writer go on."""
+        """Nobody reads any more: forget what is there."""
+        self._ahead.add(-sum(len(item) for item in self._items if not isinstance(item, EndUtterance)))
         self._items.clear()
-        self.buffered_bytes = 0
         self.end()
 
     def __aiter__(self) -> AudioPipe:
@@ -73,16 +84,9 @@ class AudioPipe:
                 self._reader = None
         item = self._items.popleft()
         if not isinstance(item, EndUtterance):
-            self.buffered_bytes -= len(item)
-            if self._room is not None and not self.full:
-                self._wake_writer()
+            self._ahead.add(-len(item))
         return item
 
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
-
-    def _wake_writer(self) -> None:
-        room, self._room = self._room, None
-        if room is not None and not room.done():
-            room.set_result(None)

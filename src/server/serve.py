@@ -111,6 +111,7 @@ async def serve(
         if grpc_server is not None:
             await grpc_server.stop(0)
         await engine.aclose()
+        gc.unfreeze()
     log.info("stopped")
 
 

@@ -34,7 +34,7 @@ class ServerSettings(EngineSettings):
     stereo: Literal["mix", "refuse"] = "mix"
     max_frame_bytes: Annotated[int, Field(ge=1_024, le=16_777_216)] = 1_048_576
     start_timeout_ms: Milliseconds = 10_000
-    idle_timeout_ms: Milliseconds = 30_000
+    idle_timeout_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 30_000
     max_session_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 14_400_000
     max_ahead_ms: Annotated[int, Field(ge=100, le=600_000)] = 5_000
     max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1_000

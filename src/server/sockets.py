@@ -46,6 +46,10 @@ class Socket(Protocol):
         """The next message; None, also on every later call, when the client has gone."""
         ...
 
+    async def gone(self) -> None:
+        """Wait until the connection is lost."""
+        ...
+
     async def send(self, text: str) -> None:
         """Send a text message.
 
@@ -73,6 +77,7 @@ class MemorySocket:
         self._inbox: deque[Incoming] = deque()
         self._arrived = asyncio.Event()
         self._gone = False
+        self._lost = asyncio.Event()
         self.sent: list[str] = []
         self.closed: tuple[int, str] | None = None
         self.blocked = False
@@ -97,6 +102,7 @@ class MemorySocket:
         """The client goes away without a word."""
         self._gone = True
         self._arrived.set()
+        self._lost.set()
 
     async def receive(self) -> Incoming:
         """See `Socket.receive`."""
@@ -106,6 +112,10 @@ class MemorySocket:
             self._arrived.clear()
             await self._arrived.wait()
         return self._inbox.popleft()
+
+    async def gone(self) -> None:
+        """See `Socket.gone`."""
+        await self._lost.wait()
 
     async def send(self, text: str) -> None:
         """See `Socket.send`; with `blocked` set the client counts as one that does not read."""

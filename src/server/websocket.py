@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import structlog
 from websockets.exceptions import InvalidState, PayloadTooBig
@@ -29,7 +29,7 @@ from server.sockets import Incoming, Oversized, SocketClosed
 
 log = structlog.get_logger("server.websocket")
 
-PING_INTERVAL_S = 15.0
+MAX_PING_INTERVAL_S = 15.0
 CLOSE_TIMEOUT_S = 2.0
 OVERSIZED_LINGER_S = 0.5
 INBOX_BYTES = 256 * 1024
@@ -58,9 +58,13 @@ class WebSocketDoor:
         connections: open connections; what a drain has to wait for.
     """
 
-    def __init__(self, routes: Mapping[str, Route], *, max_connections: int, send_timeout_ms: int = 10_000) -> None:
+    def __init__(
+        self, routes: Mapping[str, Route], *, max_connections: int, idle_ms: int, send_timeout_ms: int = 10_000
+    ) -> None:
+        """`idle_ms`: a client silent for so long is let go; it is asked for a sign of life often enough before."""
         self.routes = routes
         self.max_connections = max_connections
+        self.ping_interval_s = min(MAX_PING_INTERVAL_S, idle_ms / 3000)
         self.send_timeout_s = send_timeout_ms / 1000
         self.connections: set[WebSocket] = set()
         self.closing = False
@@ -94,6 +98,7 @@ class WebSocket(asyncio.Protocol):
         self._held_close: list[bytes] | None = None
         self._gone = False
         self._closing = False
+        self._refused = False
         self._last_heard = self._loop.time()
         self.task: asyncio.Task[None] | None = None
         self._ping: asyncio.TimerHandle | None = None
@@ -115,12 +120,12 @@ class WebSocket(asyncio.Protocol):
     @property
     def path(self) -> str:
         """The path asked for, without its query."""
-        return urlsplit(self.request.path).path
+        return self.request.path.partition("?")[0]
 
     @property
     def query(self) -> dict[str, str]:
         """The query's fields; the last one of a repeated name."""
-        return {name: values[-1] for name, values in parse_qs(urlsplit(self.request.path).query).items()}
+        return {name: values[-1] for name, values in parse_qs(self.request.path.partition("?")[2]).items()}
 
     async def receive(self) -> Incoming:
         """See `server.sockets.Socket`."""
@@ -139,6 +144,10 @@ class WebSocket(asyncio.Protocol):
             self._reading_paused = False
             self._transport.resume_reading()
         return message
+
+    async def gone(self) -> None:
+        """See `server.sockets.Socket`."""
+        await asyncio.shield(self._lost)
 
     async def send(self, text: str) -> None:
         """See `server.sockets.Socket`."""
@@ -210,6 +219,12 @@ class WebSocket(asyncio.Protocol):
         if isinstance(protocol.parser_exc, PayloadTooBig) and self._held_close is None and not self._gone:
             self._hold_close_for(Oversized(self._limit()))
             return
+        if self._writable is not None and protocol.state is State.OPEN:
+            # A client that does not read and goes on pinging: pongs may be left out (RFC 6455 §5.5.3).
+            protocol.data_to_send()
+        if protocol.handshake_exc is not None and self.task is None and not self._refused:
+            self._refuse_unread()
+            return
         self._flush()
         if protocol.state is not State.OPEN and self.task is not None:
             self._end_of_input()
@@ -269,7 +284,7 @@ class WebSocket(asyncio.Protocol):
             return
         door.connections.add(self)
         self.task = self._loop.create_task(self._run(route), name=f"websocket {self.path}")
-        self._ping = self._loop.call_later(PING_INTERVAL_S, self._send_ping)
+        self._ping = self._loop.call_later(door.ping_interval_s, self._send_ping)
 
     def _accept(self, request: Request, offered: list[str]) -> Response:
         # A client may offer names we do not speak (tokens among them): serve it without one.
@@ -280,11 +295,20 @@ class WebSocket(asyncio.Protocol):
         return self._protocol.accept(request)
 
     def _refuse(self, status: HTTPStatus, text: str, retry_after_s: str | None = None) -> None:
+        self._refused = True
         response = self._protocol.reject(status, text)
         if retry_after_s is not None:
             response.headers["Retry-After"] = retry_after_s
         self._protocol.send_response(response)
         self._flush()
+        self._transport.close()
+
+    def _refuse_unread(self) -> None:
+        """The request is one that the WebSocket library does not read: it gets an answer all the same."""
+        self._refused = True
+        text = b"This is not a WebSocket handshake that can be read: GET, at most 128 headers, lines under 8 KB.\n"
+        head = f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+        self._transport.write(head.encode() + text)
         self._transport.close()
 
     async def _run(self, route: Route) -> None:
@@ -306,7 +330,8 @@ class WebSocket(asyncio.Protocol):
                 return
             self._fragments = [bytes(frame.data)]
         elif frame.opcode is Opcode.CONT:
-            self._fragments.append(bytes(frame.data))
+            if frame.data:  # empty ones cost nothing to send, and would cost memory to keep
+                self._fragments.append(bytes(frame.data))
             if frame.fin:
                 whole = b"".join(self._fragments)
                 self._fragments = []
@@ -356,7 +381,7 @@ class WebSocket(asyncio.Protocol):
         if self._protocol.state is State.OPEN:
             self._protocol.send_ping(b"")
             self._flush()
-            self._ping = self._loop.call_later(PING_INTERVAL_S, self._send_ping)
+            self._ping = self._loop.call_later(self._door.ping_interval_s, self._send_ping)
 
 
 def _short_reason(reason: str) -> str:

@@ -177,3 +177,41 @@ async def test_a_port_in_use_is_said_plainly(tmp_path: Path) -> None:
             pass
     assert "PORT" in refused.value.message
     assert "in use" in refused.value.message
+
+
+async def test_a_silent_client_that_answers_pings_stays_connected(tmp_path: Path) -> None:
+    async with running(WordEngine(), tmp_path, idle_timeout_ms=1000) as addresses, session(addresses) as client:
+        await client.say('{"type":"start"}')
+        await client.message()
+        await asyncio.sleep(2.5)
+        await client.say('{"type":"stop"}')
+        assert (await client.message())["type"] == "summary"
+
+
+async def test_a_connection_between_requests_has_a_timer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.listener.REQUEST_TIMEOUT_S", 0.3)
+    async with running(WordEngine(), tmp_path) as addresses:
+        reader, writer = await asyncio.open_connection("localhost", addresses.port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        await asyncio.sleep(0.1)
+        writer.write(b"\r\n")
+        async with asyncio.timeout(2.0):
+            while await reader.read(4096):
+                pass
+        writer.close()
+
+
+async def test_an_upgrade_on_the_heels_of_a_request_is_refused(tmp_path: Path) -> None:
+    async with running(WordEngine(), tmp_path) as addresses:
+        reader, writer = await asyncio.open_connection("localhost", addresses.port)
+        writer.write(
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+            b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        async with asyncio.timeout(5.0):
+            answer = await reader.read()
+        assert b"101" not in answer
+        assert b"400" in answer
+        writer.close()

@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from asr.engine import Features
 from playbook import Playbook, SeqCheck, all_playbooks, play
+from server.build import Conversations
 from server.conversation import Conversation
 from server.drive import DriveLimits, Driver, Tally
 from server.faces.end import EndConversation
@@ -59,12 +61,12 @@ class MemoryStage:
 
 
 def native(engine: WordEngine) -> NativeConversation:
-    return NativeConversation(NativeSetup("test", engine.features, NativeLimits()), "s1")
+    return NativeConversation(NativeSetup("test", NativeLimits()), "s1")
 
 
 def core_for(book: Playbook, engine: WordEngine) -> Conversation:
     if book.path == "/ws":
-        return EndConversation(start_timeout_ms=10_000, unix_time=time.time)
+        return EndConversation(start_timeout_ms=10_000, max_session_ms=3_600_000, unix_time=time.time)
     return native(engine)
 
 
@@ -198,3 +200,57 @@ async def test_a_silent_connection_is_warned_and_then_closed() -> None:
     assert kinds == ["ready", "warning", "error"]
     assert socket.closed is not None
     assert socket.closed[0] == 4408
+
+
+class Stuck(WordEngine):
+    """Takes no audio after 200 ms, and cannot cut in mid-stream."""
+
+    def __init__(self) -> None:
+        super().__init__("hang@200")
+
+    @property
+    def features(self) -> Features:
+        return Features(end_utterance=False)
+
+
+async def test_audio_ahead_is_bounded_over_all_takes() -> None:
+    engine = Stuck()
+    async with driving(native(engine), engine, limits=DriveLimits(max_ahead_ms=1000)) as (socket, _, watch):
+        socket.put('{"type":"start"}')
+        for number in range(50):
+            socket.put(bytes(32 * 900))
+            socket.put(json.dumps({"type": "finalize", "id": str(number)}))
+        await MemoryStage(socket).answer()
+        await asyncio.sleep(0.1)
+    assert watch.tally is not None
+    assert watch.tally.audio_ms <= 3_000
+
+
+async def test_a_client_that_vanishes_while_its_audio_waits_is_noticed() -> None:
+    engine = WordEngine("hang@200")
+    async with driving(native(engine), engine, limits=DriveLimits(max_ahead_ms=500)) as (socket, _, _):
+        socket.put('{"type":"start"}')
+        for _ in range(20):
+            socket.put(bytes(3200))
+        await MemoryStage(socket).answer()
+        await asyncio.sleep(0.05)
+        assert len(socket._inbox) > 5
+
+
+async def test_one_slow_client_does_not_hold_up_the_drain_of_others() -> None:
+    drained = asyncio.Event()
+
+    class Slow:
+        async def drain(self) -> None:
+            await asyncio.sleep(3600)
+
+    class Quick:
+        async def drain(self) -> None:
+            drained.set()
+
+    conversations = Conversations.__new__(Conversations)
+    conversations._running = {Slow(), Quick(), Slow()}  # type: ignore[arg-type]
+    draining = asyncio.create_task(conversations.drain())
+    async with asyncio.timeout(PATIENCE_S):
+        await drained.wait()
+    draining.cancel()

@@ -92,12 +92,12 @@ class SyncDriver:
 
 
 def native(engine: WordEngine, limits: NativeLimits = LIMITS) -> NativeConversation:
-    return NativeConversation(NativeSetup("riva-gateway test", engine.features, limits), "session-1")
+    return NativeConversation(NativeSetup("riva-gateway test", limits), "session-1")
 
 
 def core_for(book: Playbook, engine: WordEngine) -> Conversation:
     if book.path == "/ws":
-        return EndConversation(start_timeout_ms=10_000, unix_time=lambda: 1_700_000_000.0)
+        return EndConversation(start_timeout_ms=10_000, max_session_ms=3_600_000, unix_time=lambda: 1_700_000_000.0)
     return native(engine)
 
 
@@ -203,7 +203,53 @@ def test_too_many_bad_messages_end_the_session() -> None:
 
 def test_the_end_dialect_does_not_wait_for_ever() -> None:
     engine = WordEngine()
-    driver = SyncDriver(EndConversation(start_timeout_ms=10_000, unix_time=lambda: 0.0), engine)
+    core = EndConversation(start_timeout_ms=10_000, max_session_ms=3_600_000, unix_time=lambda: 0.0)
+    driver = SyncDriver(core, engine)
     driver.tick(10.1)
     assert json.loads(driver.answers[0])["error"]["code"] == "idle_timeout"
     assert driver.answers[1] == "close 4408"
+
+
+def test_the_end_dialect_has_a_longest_connection_and_flushes_at_its_end() -> None:
+    engine = WordEngine()
+    core = EndConversation(start_timeout_ms=10_000, max_session_ms=60_000, unix_time=lambda: 0.0)
+    driver = SyncDriver(core, engine)
+    driver.say(bytes(32 * 200))
+    driver.tick(61)
+    assert [json.loads(a).get("is_final") for a in list(driver.answers)[:2]] == [False, True]
+    assert json.loads(driver.answers[2])["error"]["code"] == "too_large"
+    assert driver.answers[3] == "close 4413"
+
+
+def test_a_session_that_is_over_its_limit_asks_to_be_woken_no_more_than_the_heartbeat() -> None:
+    engine = WordEngine()
+    core = native(engine, NativeLimits(max_session_ms=60_000))
+    core.opened(0.0)
+    core.received('{"type":"start"}', 0.0)
+    core.begun(0, agree(Options(), MODELS, engine.features), 0.0)
+    core.ticked(61.0)
+    core.ticked(61.0)  # the heartbeat was due too
+    assert core.wake_at is not None
+    assert core.wake_at > 61.0
+
+
+def test_a_drain_before_ready_is_an_answer_at_once() -> None:
+    core = native(WordEngine())
+    core.opened(0.0)
+    core.received('{"type":"start"}', 0.0)
+    commands = core.draining(1.0)
+    assert isinstance(commands[-1], Hangup)
+    assert commands[-1].code == 4502
+
+
+def test_a_refused_mark_is_answered_once() -> None:
+    engine = WordEngine()
+    driver = SyncDriver(native(engine), engine)
+    driver.say('{"type":"start"}')
+    driver.say(bytes(32 * 100))
+    for number in range(1001):
+        driver.say(json.dumps({"type": "mark", "id": str(number)}))
+    assert json.loads(driver.answers[-1])["code"] == "rate_limited"
+    driver.say('{"type":"stop"}')
+    marked = [json.loads(a)["id"] for a in driver.answers if '"type":"marked"' in a]
+    assert marked == [str(number) for number in range(1000)]

@@ -149,7 +149,8 @@ class RivaEngine:
         if self._clock() >= self._models_until:
             request = pb.RivaSpeechRecognitionConfigRequest()
             response = await self._call(lambda stub: stub.GetRivaSpeechRecognitionConfig, request, timeout_ms)
-            self._models = read_models(response, prefer=self._config.model)
+            found = read_models(response, prefer=self._config.model)
+            self._models = tuple(replace(m, end_utterance=self._knows_force_eou(m.name)) for m in found)
             # A server that is still loading lists nothing: ask it again at once.
             self._models_until = self._clock() + MODELS_FRESH_S if self._models else 0.0
         return self._models

@@ -30,14 +30,17 @@ class EndConversation:
 
     Args:
         start_timeout_ms: how long the first message may take.
+        max_session_ms: how long the connection may last.
         unix_time: the wall clock, in seconds, for `timestamp`.
     """
 
-    def __init__(self, *, start_timeout_ms: int, unix_time: Callable[[], float]) -> None:
+    def __init__(self, *, start_timeout_ms: int, max_session_ms: int, unix_time: Callable[[], float]) -> None:
         self._decoder = AudioDecoder(AudioFormat())
         self._start_timeout_s = start_timeout_ms / 1000
         self._unix_time = unix_time
+        self._max_session_s = max_session_ms / 1000
         self._deadline: float | None = None
+        self._session_ends_at = 0.0
         self._ended = False
         self._over = False
         self._heard_audio = False
@@ -47,6 +50,7 @@ class EndConversation:
     def opened(self, now: float) -> list[Command]:
         """The engine's stream begins at once: there is nothing to agree on."""
         self._deadline = now + self._start_timeout_s
+        self._session_ends_at = now + self._max_session_s
         return [Begin(0, Options(words=False))]
 
     def received(self, message: str | bytes, now: float) -> list[Command]:
@@ -57,10 +61,7 @@ class EndConversation:
         try:
             return self._hear(message)
         except ASRError as error:
-            # What was heard before still becomes finals; then the error is told.
-            self._ended = True
-            self._broken = error
-            return [Finish(0)]
+            return self._break_off(error)
 
     def begun(self, take: int, agreement: Agreement, now: float) -> list[Command]:
         """Nothing is said about it in this dialect."""
@@ -102,16 +103,21 @@ class EndConversation:
         return [] if self._ended or self._over else self._finish()
 
     def ticked(self, now: float) -> list[Command]:
-        """The first message never came."""
-        if self._deadline is None or now < self._deadline:
-            return []
-        text = f"No audio came within {self._start_timeout_s:g} s."
-        return self.refused(ASRError(Code.IDLE_TIMEOUT, text), now)
+        """The first message never came, or the connection has lasted long enough."""
+        if self._deadline is not None and now >= self._deadline:
+            text = f"No audio came within {self._start_timeout_s:g} s."
+            return self.refused(ASRError(Code.IDLE_TIMEOUT, text), now)
+        if now >= self._session_ends_at and not self._ended:
+            text = f"The connection reached its limit of {self._max_session_s / 60:g} minutes. Connect again."
+            return self._break_off(ASRError(Code.TOO_LARGE, text))
+        return []
 
     @property
     def wake_at(self) -> float | None:
-        """The deadline of the first message."""
-        return None if self._over else self._deadline
+        """The deadline of the first message, then that of the whole connection."""
+        if self._over or self._ended:
+            return None
+        return self._session_ends_at if self._deadline is None else self._deadline
 
     def _hear(self, message: str | bytes) -> list[Command]:
         if isinstance(message, bytes):
@@ -122,6 +128,12 @@ class EndConversation:
             return self._finish()
         text = 'This path takes binary PCM16 audio and the text "END", nothing else. /v1/stream takes settings.'
         return [self._error(ASRError(Code.BAD_REQUEST, text))]
+
+    def _break_off(self, error: ASRError) -> list[Command]:
+        """The audio cannot go on: what was heard before still becomes finals, then the error is told."""
+        self._ended = True
+        self._broken = error
+        return [Finish(0)]
 
     def _finish(self) -> list[Command]:
         self._ended = True

@@ -52,13 +52,11 @@ class NativeSetup:
 
     Attributes:
         server: name and version, for `ready`.
-        features: what the engine can do.
         limits: the bounds.
         stereo: what becomes of audio with several channels.
     """
 
     server: str
-    features: Features
     limits: NativeLimits
     stereo: str = "mix"
 
@@ -79,6 +77,7 @@ class NativeConversation:
         self._warnings: list[str] = []
         self._take = 0
         self._ready = False
+        self._features: Features | None = None
         self._ended: ASRError | None = None
         self._close_code = NORMAL
         self._ledger = Ledger()
@@ -105,6 +104,7 @@ class NativeConversation:
     def begun(self, take: int, agreement: Agreement, now: float) -> list[Command]:
         """The engine agreed: the first take makes the session `ready`."""
         self._ledger.take_begun(take)
+        self._features = agreement.features
         if take > 0:
             return []
         self._ready = True
@@ -118,7 +118,7 @@ class NativeConversation:
             "model": agreement.model.name,
             "language": agreement.options.language,
             "audio": {"encoding": "pcm_s16le", "sample_rate_hz": SAMPLE_RATE_HZ, "channels": 1},
-            "features": asdict(self._setup.features),
+            "features": asdict(agreement.features),
             "limits": asdict(self._setup.limits),
             "warnings": warnings,
         }
@@ -182,7 +182,7 @@ class NativeConversation:
 
     def draining(self, now: float) -> list[Command]:
         """The server goes down: what was said so far still becomes finals."""
-        if self._receive == self._while_waiting:
+        if self._receive == self._while_waiting or not self._ready:
             return self.refused(ASRError(Code.UNAVAILABLE, "The gateway is going down. Connect again."), now)
         if self._receive != self._while_listening:
             return []
@@ -210,9 +210,10 @@ class NativeConversation:
             return self._opened_at + self._setup.limits.start_timeout_ms / 1000
         if self._receive == self._while_closed:
             return None
+        listening = self._receive == self._while_listening
         if not self._ready:
-            return self._session_ends_at
-        return min(self._ack_due, self._session_ends_at)
+            return self._session_ends_at if listening else None
+        return min(self._ack_due, self._session_ends_at) if listening else self._ack_due
 
     # States ---------------------------------------------------------------------------------------
 
@@ -245,8 +246,8 @@ class NativeConversation:
             return [self._send(wire.encode_error(error, fatal=False, session_id=self._session_id))]
 
     def _while_stopping(self, message: str | bytes, now: float) -> list[Command]:
-        if self._ended is not None:
-            return []
+        if self._ended is not None or self._close_code == GOING_AWAY:
+            return []  # it was not the client who stopped
         if isinstance(message, str):
             content = _parse(message)
             if content["type"] == "cancel":
@@ -292,9 +293,9 @@ class NativeConversation:
             case "finalize":
                 return self._finalize(ref)
             case "mark":
-                self._marks.append((ref, self._ledger.fed_ms))
-                if len(self._marks) > MAX_OWED:
+                if len(self._marks) >= MAX_OWED:
                     raise ASRError(Code.RATE_LIMITED, "Too many marks wait for their audio.")
+                self._marks.append((ref, self._ledger.fed_ms))
                 return self._owed()
             case "keepalive":
                 return [self._ack(now)] if self._ready else []
@@ -314,9 +315,9 @@ class NativeConversation:
         if len(self._finalizes) >= MAX_OWED:
             raise ASRError(Code.RATE_LIMITED, "Too many finalize messages wait for their answer.")
         self._finalizes.append(ref)
-        if self._setup.features.end_utterance:
+        if self._features is not None and self._features.end_utterance:
             return [Cut(self._take)]
-        # The engine cannot cut in mid-stream: end this take and go on with another, on the same clock.
+        # The engine cannot cut in mid-stream, or has not said yet: this take ends, another goes on, on one clock.
         ended, self._take = self._take, self._take + 1
         self._ledger.next_take()
         return [Finish(ended), Begin(self._take, self._options)]
