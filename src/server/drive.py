@@ -114,8 +114,8 @@ class Driver:
 
     async def run(self) -> None:
         """Live the conversation from its opening to its close. Never raises but for cancellation."""
-        started = self._clock()
-        self._observer.opened(self._face, self._socket.peer)
+        started, peer = self._clock(), self._socket.peer
+        self._observer.opened(self._face, peer)
         tasks = [
             asyncio.create_task(self._guard(part), name=f"{self._face} {part.__name__}")
             for part in (self._read, self._listen, self._wake)
@@ -131,8 +131,9 @@ class Driver:
             await asyncio.gather(*tasks, return_exceptions=True)
             if self._hangup is not None:
                 self.tally.close_code = self._hangup.code
+                self.tally.error = self.tally.error or self._hangup.reason
                 await self._socket.close(self._hangup.code, self._hangup.reason)
-            self._observer.closed(self._face, self._socket.peer, self.tally, self._clock() - started)
+            self._observer.closed(self._face, peer, self.tally, self._clock() - started)
 
     async def drain(self) -> None:
         """The server goes down: let the core bring its last results home."""

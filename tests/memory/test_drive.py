@@ -156,7 +156,7 @@ async def test_a_defect_in_the_engine_is_an_apology_not_a_hang() -> None:
 
 async def test_an_oversized_message_is_refused_with_its_reason() -> None:
     engine = WordEngine()
-    async with driving(native(engine), engine) as (socket, _, _):
+    async with driving(native(engine), engine) as (socket, _, watch):
         stage = MemoryStage(socket)
         socket.put('{"type":"start"}')
         assert json.loads(await stage.answer())["type"] == "ready"
@@ -165,6 +165,8 @@ async def test_an_oversized_message_is_refused_with_its_reason() -> None:
         assert error["code"] == "too_large"
         assert "1024" in error["message"]
         assert await stage.answer() == "close 1009"
+    assert watch.tally is not None
+    assert watch.tally.error == "too_large"
 
 
 async def test_a_reader_that_does_not_read_is_let_go() -> None:

@@ -253,3 +253,16 @@ def test_a_refused_mark_is_answered_once() -> None:
     driver.say('{"type":"stop"}')
     marked = [json.loads(a)["id"] for a in driver.answers if '"type":"marked"' in a]
     assert marked == [str(number) for number in range(1000)]
+
+
+def test_cancel_leaves_no_request_without_its_answer() -> None:
+    engine = WordEngine("no-cut")
+    core = native(engine)
+    core.opened(0.0)
+    core.received('{"type":"start"}', 0.0)
+    core.begun(0, agree(Options(), MODELS, engine.features), 0.0)
+    core.received(bytes(3200), 0.0)
+    core.received('{"type":"finalize","id":"f"}', 0.0)
+    core.received('{"type":"mark","id":"m"}', 0.0)
+    said = [json.loads(c.text) for c in core.received('{"type":"cancel"}', 0.0) if isinstance(c, Send)]
+    assert [m["type"] for m in said] == ["marked", "finalized", "ack", "summary"]

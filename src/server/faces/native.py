@@ -353,6 +353,8 @@ class NativeConversation:
 
     def _end(self, now: float, discarded_ms: int = 0) -> list[Command]:
         commands = self._owed(everything=True)
+        while self._finalizes:
+            commands += self._answer_finalize(self._ledger.fed_ms)
         commands.append(self._ack(now))
         commands.append(self._send(self._ledger.summary(discarded_ms)))
         if self._ended is not None:
