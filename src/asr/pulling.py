@@ -61,6 +61,11 @@ def _read(
                 if iterator is None:
                     iterator = iter(make())
                 item = next(iterator, _END)
+            except StopIteration as error:
+                told = RuntimeError("The audio iterable raised StopIteration.")  # a future refuses the other
+                told.__cause__ = error
+                _hand_over(loop, wish, None, told)
+                return
             except BaseException as error:
                 _hand_over(loop, wish, None, error)
                 return

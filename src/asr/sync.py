@@ -188,6 +188,7 @@ class _Background:
         self._thread: threading.Thread | None = None
         self._guard = threading.Lock()
         self._closed = False
+        self._ending: asyncio.Task[None] | None = None
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Start a coroutine."""
@@ -197,7 +198,7 @@ class _Background:
                 raise ASRError(Code.BAD_REQUEST, "The client is closed. Make a new one.")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_run_loop, args=(self._loop,), name="asr-loop", daemon=True)
+                self._thread = threading.Thread(target=self._run_loop, args=(self._loop,), name="asr-loop", daemon=True)
                 self._thread.start()
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
@@ -221,17 +222,39 @@ class _Background:
             future.result(CLOSE_TIMEOUT_S)
 
     def close(self) -> None:
-        """End what is open, then the loop and its thread."""
+        """End what is open, then the loop and its thread, which is not waited for when called on it.
+
+        That happens when the client is collected there: garbage is, on whichever thread allocates.
+        """
         with self._guard:
             already, self._closed = self._closed, True
             loop, thread = self._loop, self._thread
         if already or loop is None or thread is None:
+            return
+        if threading.current_thread() is thread:
+            self._ending = loop.create_task(self._end_and_stop(loop))
             return
         future = asyncio.run_coroutine_threadsafe(_end(self._client), loop)
         with contextlib.suppress(TimeoutError, ASRError):
             future.result(CLOSE_TIMEOUT_S)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(CLOSE_TIMEOUT_S)
+
+    async def _end_and_stop(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            with contextlib.suppress(TimeoutError, ASRError):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await _end(self._client)
+        finally:
+            loop.stop()
+
+    def _run_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
 
 
 async def _later(read: Callable[[], T]) -> T:
@@ -252,12 +275,3 @@ async def _end(client: RivaASRClient) -> None:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
     await client.aclose()
-
-
-def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
-    asyncio.set_event_loop(loop)
-    try:
-        loop.run_forever()
-    finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.close()

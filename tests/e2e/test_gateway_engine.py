@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 from websockets.asyncio.server import ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 from websockets.http11 import Request, Response
 
 import speech
@@ -94,6 +95,14 @@ async def collect(
 ) -> list[Event]:
     async with asyncio.timeout(PATIENCE_S):
         return [event async for event in engine.stream(audio, options or Options())]
+
+
+async def cancelled(first: bytes) -> AsyncIterator[AudioInput]:
+    """Audio that waits for a task which somebody cancels."""
+    task = asyncio.create_task(asyncio.Event().wait())
+    yield first
+    task.cancel()
+    await task
 
 
 async def failure(engine: GatewayEngine, audio: AsyncIterator[AudioInput] | None = None) -> ASRError:
@@ -295,13 +304,34 @@ async def test_a_broken_message_is_a_failure(text: str) -> None:
         assert (await failure(engine)).code is Code.INTERNAL
 
 
-async def test_something_else_instead_of_ready_is_a_failure() -> None:
+async def test_what_comes_before_ready_is_skipped() -> None:
     async def handler(socket: ServerConnection) -> None:
-        await Script(socket).say(type="ack")
-        await socket.wait_closed()
+        script = Script(socket)
+        await script.until("start")
+        await script.say(type="status", state="draining", seq=1)
+        await script.say(type="warning", code="audio", message="Odd.", param=None)
+        await script.say(type="ready", seq=2, session_id="s", limits=None, warnings=None)
+        await script.until("stop")
+        await script.end()
 
     async with far(handler) as engine:
-        assert (await failure(engine)).code is Code.INTERNAL
+        assert await collect(engine, speech.chunks(bytes(3200))) == []
+
+
+async def test_ready_is_not_awaited_longer_because_something_else_comes() -> None:
+    async def handler(socket: ServerConnection) -> None:
+        script = Script(socket)
+        try:
+            while True:
+                await script.say(type="status", state="loading")
+                await asyncio.sleep(0.02)
+        except ConnectionClosed:
+            return
+
+    async with far(handler, connect_timeout_ms=150) as engine:
+        got = await failure(engine)
+    assert got.code is Code.TIMEOUT
+    assert "`start`" in got.message
 
 
 async def test_every_silence_has_an_end() -> None:
@@ -346,6 +376,73 @@ async def test_what_the_audio_raises_comes_through_and_the_far_side_is_let_go() 
             await gone.wait()
 
 
+async def test_audio_that_is_cancelled_from_inside_is_a_failure() -> None:
+    async with far(stays([]), answer_timeout_ms=9000) as engine:
+        got = await failure(engine, cancelled(bytes(320)))
+    assert (got.code, got.message) == (Code.INTERNAL, "The audio was cancelled in mid-stream.")
+
+
+async def test_audio_from_a_connection_that_closes_is_not_taken_for_ours() -> None:
+    async def broken() -> AsyncIterator[AudioInput]:
+        yield bytes(320)
+        raise ConnectionClosedError(None, None)
+
+    async with far(stays([]), answer_timeout_ms=9000) as engine:
+        with pytest.raises(ConnectionClosedError):
+            await collect(engine, broken())
+
+
+async def hold(script: Script, seconds: float, received_bytes_each: int) -> None:
+    """Say acks but read nothing."""
+    script.socket.transport.pause_reading()
+    for number in range(int(seconds / 0.02)):
+        received_bytes = number * received_bytes_each
+        ack = {"received_ms": 0, "processed_ms": 0, "buffered_ms": 0, "safe_bytes": 0}
+        await script.say(type="ack", received_bytes=received_bytes, **ack)
+        await asyncio.sleep(0.02)
+
+
+async def loud() -> AsyncIterator[AudioInput]:
+    for _ in range(250):
+        yield bytes(65_536)
+
+
+async def test_a_far_side_that_works_but_reads_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asr.engines.gateway.PING_INTERVAL_S", 0.05)
+
+    async def handler(socket: ServerConnection) -> None:
+        script = Script(socket)
+        await script.until("start")
+        await script.say(**{**READY, "limits": {"max_frame_bytes": 65_536}})
+        await hold(script, 1, 1)  # all that time a frame waits to be sent
+        socket.transport.resume_reading()
+        for number in range(100, 200):  # now some go out, but a ping arrives seconds late
+            await socket.recv()
+            script.frames.append(bytes(65_536))
+            await script.say(type="ack", received_bytes=number, processed_ms=0)
+            await asyncio.sleep(0.02)
+        await script.until("stop")
+        await script.end()
+
+    async with far(handler, answer_timeout_ms=600) as engine:
+        assert await collect(engine, loud()) == [Progress(0)]
+
+
+async def test_a_far_side_that_only_says_acks_and_takes_no_audio_is_given_up() -> None:
+    async def handler(socket: ServerConnection) -> None:
+        script = Script(socket)
+        await script.until("start")
+        await script.say(**{**READY, "limits": {"max_frame_bytes": 65_536}})
+        with contextlib.suppress(ConnectionClosed):
+            await hold(script, 6, 0)
+        socket.transport.abort()
+
+    async with far(handler, answer_timeout_ms=300) as engine:
+        got = await failure(engine, loud())
+    assert got.code is Code.TIMEOUT
+    assert "took no audio" in got.message
+
+
 async def test_leaving_early_lets_the_far_side_go() -> None:
     gone = asyncio.Event()
     partial = {"type": "partial", "utterance_id": "u0", "revision": 1, "text": "a", "start_ms": 0, "end_ms": 5}
@@ -378,6 +475,18 @@ async def test_closing_the_engine_ends_its_streams() -> None:
         await engine.aclose()
         assert (await task).code is Code.UNAVAILABLE
         assert (await failure(engine)).code is Code.UNAVAILABLE
+
+
+async def test_an_engine_that_is_closed_while_it_connects_begins_no_stream() -> None:
+    closing: list[asyncio.Task[None]] = []
+
+    def answer(socket: ServerConnection, request: Request) -> None:
+        closing.append(asyncio.create_task(engine.aclose()))
+
+    async with far(stays([]), answer) as engine:
+        got = await failure(engine)
+    assert (got.code, got.message) == (Code.UNAVAILABLE, "The engine is closed.")
+    assert closing[0].done()
 
 
 async def test_audio_is_pulled_only_as_fast_as_the_far_side_reads() -> None:

@@ -14,6 +14,8 @@ import speech
 from asr.config import LocalConfig
 from asr.engine import AudioInput, EndUtterance, agree
 from asr.engines.local import LocalEngine
+from asr.engines.local_process import WorkerProcess
+from asr.engines.local_wire import Tuning
 from asr.errors import ASRError, Code
 from asr.events import Event, Final, FinalReason, Flushed, Partial, Progress, SpeechEnded, SpeechStarted
 from asr.options import Endpointing, Options
@@ -256,6 +258,31 @@ async def test_what_the_audio_raises_is_what_the_caller_sees(engine):
 
     with pytest.raises(ASRError, match="torn"):
         await hear(engine, broken())
+
+
+async def test_audio_that_is_cancelled_from_inside_is_a_failure(engine):
+    async def cancelled() -> AsyncIterator[AudioInput]:
+        task = asyncio.create_task(asyncio.Event().wait())
+        yield speech.silence(100)
+        task.cancel()
+        await task
+
+    with pytest.raises(ASRError, match="cancelled in mid-stream") as failure:
+        await asyncio.wait_for(hear(engine, cancelled()), 10)
+    assert failure.value.code is Code.INTERNAL
+
+
+async def test_what_was_heard_before_a_failure_is_handed_out_and_no_more_audio_is_taken():
+    worker = await WorkerProcess.start()
+    lane = worker.open(Tuning.of(LocalConfig(), PLAIN))
+    final = Final(utterance=0, revision=1, text="heard", start_ms=0, end_ms=10)
+    lane.hear([final])
+    assert await lane.room(100)
+    await worker.aclose()
+    assert not await lane.room(200)
+    assert await lane.next() == final
+    with pytest.raises(ASRError, match="ended unexpectedly"):
+        await lane.next()
 
 
 async def test_closing_leaves_no_process_and_breaks_open_streams():

@@ -198,6 +198,56 @@ async def test_a_closed_engine_fails_its_streams() -> None:
     assert caught.value.code is Code.UNAVAILABLE
 
 
+@pytest.mark.parametrize("faults", [[], [{"kind": "hang", "at_ms": 0}]])
+async def test_closing_the_engine_ends_a_stream_that_waits_at_once(faults: list[dict[str, Any]]) -> None:
+    waits = asyncio.Event()
+    let_go = asyncio.Event()
+
+    async def silent() -> AsyncIterator[AudioInput]:
+        try:
+            yield silence(100)
+            waits.set()
+            await asyncio.Event().wait()
+        finally:
+            let_go.set()
+
+    async def listen() -> None:
+        async for _ in engine.stream(silent(), Options()):
+            pass
+
+    engine = MockEngine(plan(faults=faults, delay={"hang_ms": 60_000}))
+    task = asyncio.create_task(listen())
+    async with asyncio.timeout(5):
+        await waits.wait()
+        await engine.aclose()
+        await engine.aclose()
+        with pytest.raises(ASRError) as caught:
+            await task
+    assert caught.value.code is Code.UNAVAILABLE
+    assert let_go.is_set()
+    async with asyncio.timeout(5):
+        with pytest.raises(ASRError, match="shutting down"):
+            await anext(engine.stream(silent(), Options()))
+
+
+async def test_what_the_audio_raises_is_what_the_caller_sees() -> None:
+    async def late() -> AsyncIterator[AudioInput]:
+        yield silence(100)
+        raise TimeoutError("the microphone is late")
+
+    async def cancelled() -> AsyncIterator[AudioInput]:
+        task = asyncio.create_task(asyncio.Event().wait())
+        yield silence(100)
+        task.cancel()
+        await task
+
+    with pytest.raises(TimeoutError, match="late"):
+        await anext(MockEngine(plan(utterances=[])).stream(late(), Options()))
+    with pytest.raises(ASRError, match="cancelled in mid-stream") as caught:
+        await anext(MockEngine(plan(utterances=[])).stream(cancelled(), Options()))
+    assert caught.value.code is Code.INTERNAL
+
+
 async def test_closing_the_iterator_ends_the_stream_at_once() -> None:
     async def endless() -> AsyncIterator[AudioInput]:
         while True:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -59,6 +61,15 @@ async def test_pull_passes_failures_on_and_ends() -> None:
         await anext(items)
     assert [item async for item in pull(lambda: [1, 2])] == [1, 2]
     assert not [thread for thread in threading.enumerate() if thread.name == "asr-audio"]
+
+
+async def test_a_stop_iteration_outside_of_next_is_a_failure() -> None:
+    def unfit() -> Iterator[int]:
+        return iter([next(iter([]))])
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        async with asyncio.timeout(5):
+            await anext(pull(unfit))
 
 
 # --- the blocking twin
@@ -129,6 +140,29 @@ def test_failures_come_through_the_twin() -> None:
             client.transcribe_file("none.wav", on_progress=lambda *_: None)
         with pytest.raises(ZeroDivisionError):
             client.transcribe_file(speech.path("greeting.wav"), on_progress=lambda *_: 1 // 0)
+
+
+def test_a_client_that_is_collected_on_its_own_thread_ends_without_waiting_for_itself() -> None:
+    class Holder:
+        client: SyncRivaASRClient
+        itself: Holder
+
+    gc.disable()
+    try:
+        holder = Holder()
+        holder.itself = holder
+        holder.client = SyncRivaASRClient(engine=WordEngine())
+        holder.client.models()
+        loop, thread = holder.client._background._loop, holder.client._background._thread
+        assert loop is not None
+        assert thread is not None
+        del holder
+        loop.call_soon_threadsafe(gc.collect)
+        thread.join(5)
+        assert not thread.is_alive()
+        assert loop.is_closed()
+    finally:
+        gc.enable()
 
 
 def test_closing_while_another_thread_waits_frees_it() -> None:

@@ -2,7 +2,7 @@
 
 Audio goes out at the pace at which the far side reads it; two tasks at most per stream (the caller's own
 and the sender). Every wait has a bound: connecting, the answer to `start`, the silence of the far side,
-and, once the audio has ended, the time without any progress.
+and the time without any progress, once the audio has ended and while the far side takes no more of it.
 """
 
 from __future__ import annotations
@@ -99,6 +99,9 @@ class GatewayEngine:
         if self._closed:
             raise ASRError(Code.UNAVAILABLE, "The engine is closed.")
         socket = await self._connect()
+        if self._closed:
+            await _hang_up(socket)
+            raise ASRError(Code.UNAVAILABLE, "The engine is closed.")
         self._open.add(socket)
         try:
             call = _Call(socket, self._config)
@@ -128,7 +131,7 @@ class GatewayEngine:
                 open_timeout=self._config.connect_timeout_ms / 1000,
                 close_timeout=CLOSE_TIMEOUT_S,
                 ping_interval=PING_INTERVAL_S,
-                ping_timeout=self._config.answer_timeout_ms / 1000,
+                ping_timeout=None,  # an answer may wait behind audio; acks are the sign of life
                 max_size=MAX_MESSAGE_BYTES,
             )
         except InvalidStatus as error:
@@ -157,6 +160,10 @@ async def _hang_up(socket: ClientConnection) -> None:
         socket.transport.abort()
 
 
+class _GoneError(Exception):
+    """Our connection is closed; not to be confused with a connection that the caller's audio comes from."""
+
+
 class _Call:
     """One stream on one connection."""
 
@@ -168,7 +175,9 @@ class _Call:
         self._sent_bytes = 0
         self._finalizes = 0
         self._sender_failure: BaseException | None = None
+        self._sending_since: float | None = None
         self._processed_ms = -1
+        self._received_bytes = -1
         self._progressed_at = 0.0
 
     async def run(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
@@ -189,17 +198,21 @@ class _Call:
                 await sender
 
     async def _start(self, options: Options) -> None:
-        await self._tell(_start_message(options))
-        message = await self._receive(self._config.connect_timeout_ms)
-        if message.get("type") == "error":
-            raise wire.decode_error(message)
-        if message.get("type") != "ready":
-            raise ASRError(
-                Code.INTERNAL, f"The gateway answered `start` with {message.get('type')!r}, not with `ready`."
-            )
-        for text in message.get("warnings", ()):
+        with contextlib.suppress(_GoneError):  # the receiver tells why
+            await self._tell(_start_message(options))
+        timeout_ms = self._config.connect_timeout_ms
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                while (message := await self._next()).get("type") != "ready":
+                    if message.get("type") == "error":
+                        raise wire.decode_error(message)
+                    if message.get("type") == "warning":
+                        log.warning("%s", message.get("message"))
+        except TimeoutError:
+            raise ASRError(Code.TIMEOUT, f"The gateway did not answer `start` within {timeout_ms} ms.") from None
+        for text in message.get("warnings") or ():
             log.warning("%s", text)
-        limit = message.get("limits", {}).get("max_frame_bytes")
+        limit = (message.get("limits") or {}).get("max_frame_bytes")
         if isinstance(limit, int) and limit > 0:
             self._max_frame_bytes = min(limit, self._max_frame_bytes)
 
@@ -212,25 +225,45 @@ class _Call:
                     continue
                 self._sent_bytes += len(item)
                 for at in range(0, len(item), self._max_frame_bytes):
-                    await self._socket.send(item[at : at + self._max_frame_bytes])
+                    await self._put(item[at : at + self._max_frame_bytes])
             self._progressed_at = time.monotonic()
             self._audio_over = True
             await self._tell({"type": "stop"})
-        except ConnectionClosed:
+        except _GoneError:
             return  # the receiver knows why
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not this task was cancelled, but something that the caller's audio waited for.
+            self._sender_failure = ASRError(Code.INTERNAL, "The audio was cancelled in mid-stream.")
+            await _hang_up(self._socket)
         except Exception as error:  # the caller's audio broke: it is told by the receiver, which this wakes
             self._sender_failure = error
             await _hang_up(self._socket)
 
     async def _tell(self, message: dict[str, Any]) -> None:
-        await self._socket.send(orjson.dumps(message).decode())
+        await self._put(orjson.dumps(message).decode())
+
+    async def _put(self, data: bytes | str) -> None:
+        self._sending_since = time.monotonic()
+        try:
+            await self._socket.send(data)
+        except ConnectionClosed as closed:
+            raise _GoneError from closed
+        finally:
+            self._sending_since = None
 
     async def _receive(self, timeout_ms: int) -> dict[str, Any]:
         try:
             async with asyncio.timeout(timeout_ms / 1000):
-                text = await self._socket.recv()
+                return await self._next()
         except TimeoutError:
             raise ASRError(Code.TIMEOUT, f"The gateway said nothing for {timeout_ms} ms.") from None
+
+    async def _next(self) -> dict[str, Any]:
+        try:
+            text = await self._socket.recv()
         except ConnectionClosed as closed:
             if self._sender_failure is not None:
                 raise self._sender_failure from None
@@ -271,12 +304,25 @@ class _Call:
 
     def _check_progress(self, message: dict[str, Any], event: Event | None) -> None:
         now = time.monotonic()
-        if event is not None or message.get("type") != "ack":
+        timeout_s = self._config.answer_timeout_ms / 1000
+        received_bytes = message.get("received_bytes")
+        received_more = False
+        if isinstance(received_bytes, int) and received_bytes > self._received_bytes:
+            self._received_bytes = received_bytes
+            received_more = True
+        if event is not None or message.get("type") != "ack" or received_more:
             self._progressed_at = now
-        elif self._audio_over and now - self._progressed_at > self._config.answer_timeout_ms / 1000:
+        elif now - self._progressed_at <= timeout_s:
+            return
+        elif self._audio_over:
             raise ASRError(
                 Code.TIMEOUT,
                 f"The gateway made no progress for {self._config.answer_timeout_ms} ms after the audio's end.",
+            )
+        elif self._sending_since is not None and now - self._sending_since > timeout_s:
+            raise ASRError(
+                Code.TIMEOUT,
+                f"The gateway took no audio and made no progress for {self._config.answer_timeout_ms} ms.",
             )
 
 

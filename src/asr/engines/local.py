@@ -122,9 +122,16 @@ async def _feed(audio: AsyncIterable[AudioInput], lane: Lane) -> None:
             for start in range(0, len(item), _SLICE_BYTES):
                 piece = item[start : start + _SLICE_BYTES]
                 sent += len(piece)
-                await lane.room(sent // BYTES_PER_MS)
+                if not await lane.room(sent // BYTES_PER_MS):
+                    return
                 lane.send(Kind.AUDIO, piece)
         lane.send(Kind.FINISH)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Not this task was cancelled, but something that the caller's audio waited for.
+        lane.fail(ASRError(Code.INTERNAL, "The audio was cancelled in mid-stream."))
     except Exception as error:
         # Whatever the caller's audio raises is for the caller to see, where the events are read.
         lane.fail(error)

@@ -59,18 +59,19 @@ class Lane:
         self._news.set()
 
     def fail(self, error: BaseException) -> None:
-        """The stream is broken; the consumer sees it at once."""
+        """The stream is broken; the consumer sees it after what was heard until then."""
         if self._error is None and not self._ended:
             self._error = error
         self._news.set()
         self._room.set()
 
-    async def room(self, total_ms: int) -> None:
-        """Wait until audio up to `total_ms` may be sent; the wait ends when results are read or the stream breaks."""
+    async def room(self, total_ms: int) -> bool:
+        """Wait until audio up to `total_ms` may be sent, as results are read; False when the stream is broken."""
         while total_ms - self._used_ms > WINDOW_MS and self._error is None:
             self._room.clear()
             await self._room.wait()
         self._sent_ms = total_ms
+        return self._error is None
 
     def send(self, kind: Kind, payload: bytes = b"") -> None:
         """Tell the worker something about this stream."""
@@ -85,8 +86,6 @@ class Lane:
             ASRError: `unavailable`, the worker died or answers no more.
         """
         while True:
-            if self._error is not None:
-                raise self._error
             if self._events:
                 event = self._events.popleft()
                 if isinstance(event, Progress):
@@ -95,6 +94,8 @@ class Lane:
                 elif isinstance(event, Flushed):
                     self._asked -= 1
                 return event
+            if self._error is not None:
+                raise self._error
             if self._ended:
                 return None
             self._news.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from typing import TypeVar
 
 from asr.engine import BYTES_PER_MS, SAMPLE_RATE_HZ, AudioInput, EndUtterance, Features, Model, Readiness
 from asr.errors import ASRError, Code
@@ -21,6 +22,8 @@ from asr.mock.script import ScriptedRecognizer
 from asr.mock.sections import Fault
 from asr.options import Options
 from asr.riva_codec import ResponseReader, error_from_status, read_models, streaming_config
+
+T = TypeVar("T")
 
 _SLICE_BYTES = 1_000 * BYTES_PER_MS
 """More audio than this at once is heard piece by piece, its events handed out in between."""
@@ -38,6 +41,7 @@ class MockEngine:
         self._plan = plan
         self._sleep = sleep
         self._streams = 0
+        self._waits: set[asyncio.Timeout] = set()
         self._closed = False
 
     @property
@@ -70,8 +74,12 @@ class MockEngine:
         return self._stream(audio, options)
 
     async def aclose(self) -> None:
-        """Streams still open fail at their next audio."""
+        """Streams still open fail at once, also those that wait for audio."""
         self._closed = True
+        waits, self._waits = self._waits, set()
+        now = asyncio.get_running_loop().time()
+        for wait in waits:
+            wait.reschedule(now)
 
     async def _stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
         self._streams += 1
@@ -79,19 +87,45 @@ class MockEngine:
         items = aiter(audio)
         item: AudioInput | None = b""
         while item is not None and stream.fault is None:
-            item = await anext(items, None)
-            if self._closed:
-                raise ASRError(Code.UNAVAILABLE, "The recognizer is shutting down. Open a new stream.")
+            self._check_open()
+            item = await self._wait(anext(items, None))
             for events in stream.take(item):
                 wait_ms = stream.wait_ms()
                 if wait_ms:
-                    await self._sleep(wait_ms / 1000)
+                    await self._wait(self._sleep(wait_ms / 1000))
                 for event in events:
                     yield event
         if stream.fault is not None:
-            await self._act_out(stream.fault, items, stream.begun)
+            self._check_open()
+            await self._wait(self._act_out(stream.fault, items, stream.begun))
         for event in stream.end():
             yield event
+
+    async def _wait(self, step: Awaitable[T]) -> T:
+        """What `step` gives, unless the engine is closed meanwhile. No task of its own: there is a step per chunk."""
+        wait = asyncio.timeout(None)
+        self._waits.add(wait)
+        try:
+            async with wait:
+                result = await step
+        except TimeoutError:
+            if not wait.expired():
+                raise
+            raise _closing() from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not this task was cancelled, but something that the caller's audio waited for.
+            raise ASRError(Code.INTERNAL, "The audio was cancelled in mid-stream.") from None
+        finally:
+            self._waits.discard(wait)
+        self._check_open()
+        return result
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise _closing()
 
     async def _act_out(self, fault: Fault, items: AsyncIterator[AudioInput], begun: bool) -> None:
         if fault.kind in HANGS:
@@ -107,6 +141,10 @@ class MockEngine:
         if refusal is None:
             raise ASRError(Code.UNAVAILABLE, "The recognizer ended the stream before its audio was over.")
         raise error_from_status(refusal.status, refusal.message, "stream" if begun else "open")
+
+
+def _closing() -> ASRError:
+    return ASRError(Code.UNAVAILABLE, "The recognizer is shutting down. Open a new stream.")
 
 
 class _Stream:
