@@ -8,17 +8,11 @@ import { CaptureClock, median } from "./latency.js";
 import { Meter } from "./meter.js";
 import { Problem, asProblem } from "./problems.js";
 import { BYTES_PER_MS, Session } from "./session.js";
+import { GOING_ON, afterwards, disconnects } from "./subtitles.js";
 import { copyText, download } from "./tools.js";
 import { beginSession, emptyTranscript, endSession, reduce } from "./transcript.js";
 import { TranscriptView, clearNotices, el, flash, notice, showTools } from "./view.js";
 
-const STATES = {
-  idle: "Press Start and speak. Your words appear as you say them.",
-  starting: "Waiting for the microphone. The browser may ask you to allow it.",
-  live: "Listening. Press Stop when you are done.",
-  finishing: "Finishing the last words.",
-  file: "Transcribing the file.",
-};
 const QUIET = "Hardly any sound arrives. Check that the right microphone is chosen and not muted.";
 const QUIET_PEAK = 0.004; // about -48 dB of full scale
 const QUIET_MS = 5000;
@@ -42,7 +36,7 @@ function setMode(next) {
   el("cancel").hidden = next !== "file";
   el("job").hidden = next !== "file";
   el("signal").hidden = next === "file";
-  say(STATES[next]);
+  say(GOING_ON[next]);
 }
 
 function say(text) {
@@ -65,6 +59,11 @@ function report(problem, again) {
   notice({ tone: "problem", kind: problem.kind, title: problem.title, advice: problem.advice, action });
 }
 
+// Nothing is broken, but it should be known.
+function mention({ kind, title, advice }) {
+  notice({ tone: "warning", kind, title, advice });
+}
+
 // Live speech
 
 async function start() {
@@ -73,6 +72,7 @@ async function start() {
   setMode("starting");
   meter.reset();
   el("elapsed").textContent = "0:00";
+  el("elapsed").hidden = false;
   const mine = newActive("live", start);
   mine.microphone = new Microphone({
     chunk: (chunk) => heard(mine, chunk),
@@ -130,7 +130,7 @@ function heard(mine, { pcm, peak, rms }) {
   const behind = mine.session.waitingMs;
   if (mine.session.state === "open" && behind > BEHIND_MS) {
     say(`The connection is slow: ${Math.round(behind / 1000)} s of speech wait to be sent.`);
-  } else say(mine.quietMs > QUIET_MS ? QUIET : STATES.live);
+  } else say(mine.quietMs > QUIET_MS ? QUIET : GOING_ON.live);
 }
 
 // Files
@@ -148,7 +148,9 @@ async function transcribe(files) {
   el("job-name").textContent = file.name;
   el("job-time").textContent = "decoding";
   el("progress").removeAttribute("value");
+  el("elapsed").hidden = true; // it counts what the microphone heard
   const mine = newActive("file", () => transcribe(files));
+  mine.file = file.name;
   try {
     const recording = await decodeFile(file);
     if (active !== mine) return; // cancelled while it was decoded
@@ -164,6 +166,7 @@ async function transcribe(files) {
 
 function cancel() {
   if (mode !== "file") return;
+  active.cancelled = true;
   if (transcript.running) active.session.cancel();
   else quit(null);
 }
@@ -179,6 +182,7 @@ function showProgress({ session, totalMs }) {
 
 function newActive(pace, again) {
   const mine = { clock: new CaptureClock(), partials: [], finals: [], quietMs: 0, again };
+  Object.assign(mine, { spoken: false, draining: false, cancelled: false });
   mine.session = new Session({ message: (message) => received(mine, message), end: (problem) => ended(mine, problem) }, { pace });
   active = mine;
   return mine;
@@ -204,31 +208,50 @@ function received(mine, message) {
     const latency = mine.clock.since(message.end_ms, now);
     if (latency !== null && message.text) mine[`${message.type}s`].push(latency);
     showLatency(mine);
+    if (message.type === "final" && message.text) mine.spoken = true;
   } else if (message.type === "error" && !message.fatal) {
     notice({ tone: "warning", kind: "server", title: "The server reported a problem", advice: message.message });
+  } else if (message.type === "status" && message.state === "draining") {
+    drained(mine);
   } else if (message.type === "status") {
     connection("busy", { degraded: "Degraded", failing_over: "Switching over", throttled: "Slowed down" }[message.state] ?? "Live");
   }
   if (mode === "file") showProgress(mine);
 }
 
+// The server goes down: the microphone is let go, and the last words are waited for.
+function drained(mine) {
+  mine.draining = true;
+  mine.microphone?.close();
+  mention(new Problem("draining", { file: mine.file }));
+  connection("busy", "Going down");
+  if (mode === "live") setMode("finishing");
+}
+
 function ended(mine, problem) {
   if (active !== mine) return;
   show(endSession(transcript, { broken: problem !== null }));
   quit(problem, mine.again);
+  if (!problem && !mine.spoken && !mine.draining && !mine.cancelled) {
+    mention(new Problem("no-speech", { name: mine.file ?? "the recording" }));
+  }
 }
 
 // Back to idle, from wherever we are; with a problem it is told, and `again` is offered.
 function quit(error, again) {
   const focused = document.activeElement === el("cancel");
-  active?.microphone?.close();
-  active?.wakeLock?.release();
+  const { microphone, wakeLock, file, draining, cancelled, spoken } = active ?? {};
+  microphone?.close();
+  wakeLock?.release();
   active = null;
   setMode("idle");
   if (focused) el("choose").focus();
   meter.reset();
   const problem = error && asProblem(error);
-  if (["lost", "unreachable", "silent", "slow", "ended"].includes(problem?.kind)) connection("lost", "Disconnected");
+  const doneMs = transcript.sessions.at(-1)?.audio_ms ?? 0;
+  say(afterwards({ problem, draining, cancelled, spoken, file, doneMs }));
+  if (disconnects(problem)) connection("lost", "Disconnected");
+  else if (draining) connection("idle", "Offline");
   else connection("ready", "Ready");
   if (problem) report(problem, again);
 }
@@ -251,8 +274,7 @@ async function greet() {
   if (typeof state.engine === "string") engine = state.engine;
   showFacts();
   if (state.ready === false) {
-    const { kind, title, advice } = new Problem("not-ready", { detail: state.detail });
-    notice({ tone: "warning", kind, title, advice });
+    mention(new Problem("not-ready", { detail: state.detail }));
   }
 }
 
@@ -279,6 +301,7 @@ function clear() {
   if (transcript.running) return;
   clearNotices();
   show(emptyTranscript());
+  say(GOING_ON.idle);
   el("page").focus();
 }
 
@@ -337,4 +360,5 @@ try {
   checkMicrophoneSupport();
 } catch (problem) {
   report(problem);
+  say(afterwards({ problem }));
 }

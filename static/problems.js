@@ -30,6 +30,14 @@ const WORDS = {
   ],
   lost: () => ["The connection to the server was lost", "Your text is still here. Words spoken since the last line may be missing. Start again to go on."],
   ended: () => ["The server ended the session", "It is probably being restarted. Everything said until then is below. Start again in a moment."],
+  draining: ({ file }) => [
+    "The server is going down; your words are kept",
+    file ? `“${file}” is not sent on. Choose it again in a moment.` : "It hears nothing more. Press Start again in a moment.",
+  ],
+  "no-speech": ({ name }) => [
+    `No speech was recognized in ${name}.`,
+    "If somebody speaks there, check that it is loud enough and in the recognizer's language.",
+  ],
   silent: ({ seconds }) => [
     "The server has stopped answering",
     `It said nothing for ${seconds} seconds. Your text is still here. Check the connection, then start again.`,

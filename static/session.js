@@ -132,6 +132,7 @@ export class Session {
       return;
     }
     if (message.type === "ready") this.#ready(message);
+    else if (message.type === "status" && message.state === "draining") this.#drain();
     else if (message.type === "error" && message.fatal) this.lastError = new ServerProblem(message);
     const progress = this.#progress(message);
     if (this.state === "open") this.#boundSilence();
@@ -160,7 +161,14 @@ export class Session {
     if (this.stopWanted) this.stop();
   }
 
-  // The summary that was asked for is the end; one that was not is followed by the reason or the close.
+  // The server goes down and takes no more audio: the last finals and the summary follow, as after `stop`.
+  #drain() {
+    if (this.state !== "open") return;
+    this.state = "stopping";
+    this.#boundEnd();
+  }
+
+  // The summary that was asked for or announced is the end; one that was not is followed by the reason or the close.
   #summed() {
     if (this.state === "stopping") this.#end(null);
     else {

@@ -47,6 +47,7 @@ async def test_a_server_lost_while_speaking_leaves_the_text_and_offers_to_go_on(
         assert await notice(page, "lost").get_attribute("role") == "alert"
         await idle(page)
         await expect(page.locator("#connection")).to_have_text("Disconnected")
+        await expect(page.locator("#state")).to_have_text("Disconnected. Press Start to try again.")
         await expect(page.locator("#finals .words")).to_have_text(["this was said", "this was not con (not confirmed)"])
         await page.get_by_role("button", name="Start again").click()
         await expect(page.locator(".notice")).to_have_count(0)
@@ -90,7 +91,6 @@ async def test_a_session_that_the_server_ends_by_itself_says_so(browser: Browser
     async def script(talk: Talk) -> None:
         await talk.ready()
         await talk.heard(100)
-        await talk.say("status", state="draining")
         await talk.final("the end")
         await talk.summary()
         await talk.connection.close(1001)
@@ -100,6 +100,50 @@ async def test_a_session_that_the_server_ends_by_itself_says_so(browser: Browser
         await expect(notice(seen.page, "ended")).to_be_visible()
         await idle(seen.page)
         await expect(seen.page.locator("#finals .words")).to_have_text("the end")
+        seen.assert_clean()
+
+
+async def test_a_server_that_goes_down_gets_no_more_audio_and_is_told_once_and_calmly(browser: Browser) -> None:
+    late: list[int] = []
+
+    async def script(talk: Talk) -> None:
+        await talk.ready()
+        await talk.heard(300)
+        await talk.say("status", state="draining")
+        await expect(notice(seen.page, "draining")).to_be_visible()
+        before = talk.heard_bytes
+        await asyncio.sleep(0.5)  # time in which a live microphone would have sent five chunks
+        late.append(talk.heard_bytes - before)
+        await talk.final("the end")
+        await talk.summary()
+        await talk.connection.close(1001)
+
+    async with Opened(browser, script) as seen:
+        page = seen.page
+        await page.click("#talk")
+        await idle(page)
+        await expect(page.locator("#finals .words")).to_have_text("the end")
+        await expect(page.locator(".notice")).to_have_count(1)
+        await expect(notice(page, "draining")).to_contain_text("The server is going down; your words are kept")
+        assert await notice(page, "draining").get_attribute("role") == "status"
+        await expect(page.locator("#connection")).to_have_text("Offline")
+        await expect(page.locator("#state")).to_have_text("The server went down. Press Start in a moment.")
+        assert late == [0]
+        seen.assert_clean()
+
+
+async def test_a_recording_without_speech_is_told(browser: Browser) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.ready()
+        await talk.heard(100)
+        await goodbye(talk)
+
+    async with Opened(browser, script) as seen:
+        await seen.page.click("#talk")
+        await expect(seen.page.locator("#elapsed")).to_have_text("0:01")
+        await seen.page.click("#talk")
+        await expect(notice(seen.page, "no-speech")).to_contain_text("No speech was recognized in the recording.")
+        await expect(seen.page.locator("#state")).to_have_text("Stopped. Press Start to go on.")
         seen.assert_clean()
 
 
@@ -164,6 +208,7 @@ async def test_a_refused_microphone() -> None:
     async with chromium(consent=False) as browser, Opened(browser, nobody) as seen:
         await seen.page.click("#talk")
         await expect(notice(seen.page, "microphone-refused")).to_contain_text("Allow it in the address bar")
+        await expect(seen.page.locator("#state")).to_have_text("The microphone is off. Press Start to try again.")
         await idle(seen.page)
         await expect(seen.page.locator("#talk")).to_have_text("Start")
         seen.assert_clean()

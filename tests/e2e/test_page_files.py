@@ -71,6 +71,8 @@ async def test_a_dropped_file_is_sent_faster_than_real_time_with_progress(browse
         await expect(page.locator("#finals .words")).to_have_text(["first half", "second half"])
         await idle(page)
         assert asyncio.get_running_loop().time() - began < 15
+        await expect(page.locator("#state")).to_have_text("talk.wav: 20 s transcribed")
+        await expect(page.locator("#elapsed")).to_be_hidden()
         assert ahead[0] <= 10_500
         talk = opened.server.talks[0]
         assert talk.start["pace"] == "file"
@@ -98,7 +100,24 @@ async def test_a_file_can_be_cancelled(browser: Browser, tmp_path: Path) -> None
         await expect(page.locator("#finals .words")).to_have_text("so far")
         await expect(page.locator(".notice")).to_have_count(0)
         await expect(page.locator("#choose")).to_be_focused()
+        await expect(page.locator("#state")).to_have_text("long.wav: cancelled.")
         assert opened.server.talks[0].heard_bytes < 60_000 * 32
+        seen.assert_clean()
+
+
+async def test_a_file_without_speech_is_told(browser: Browser, tmp_path: Path) -> None:
+    async def script(talk: Talk) -> None:
+        await talk.ready()
+        await talk.heard(1_000)
+        await goodbye(talk)
+
+    async with Opened(browser, script) as seen:
+        page = seen.page
+        await page.set_input_files("#file", tone_wav(tmp_path / "hum.wav", seconds=1, rate_hz=16_000))
+        await expect(notice(page, "no-speech")).to_contain_text("No speech was recognized in hum.wav.")
+        await expect(page.locator("#state")).to_have_text("hum.wav: 1 s heard, no words")
+        await expect(page.locator(".notice")).to_have_count(1)
+        await idle(page)
         seen.assert_clean()
 
 

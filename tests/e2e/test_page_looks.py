@@ -10,7 +10,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from e2e.browser import chromium
-from e2e.page import Opened, notice, tone_wav
+from e2e.page import Opened, nobody, notice, tone_wav
 from e2e.page_server import Talk
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -53,6 +53,23 @@ CONTRAST = """() => {
   }
   return poor;
 }"""
+
+
+@pytest.mark.parametrize(
+    ("options", "offered"),
+    [
+        ({"viewport": {"width": 1280, "height": 800}}, True),
+        ({"viewport": {"width": 360, "height": 740}}, False),
+        ({"viewport": {"width": 1280, "height": 800}, "has_touch": True, "is_mobile": True}, False),
+    ],
+    ids=["wide", "narrow", "touch"],
+)
+async def test_dropping_a_file_is_offered_where_it_can_be_done(
+    browser: Browser, options: dict[str, Any], offered: bool
+) -> None:
+    async with Opened(browser, nobody, **options) as seen:
+        await expect(seen.page.locator("#empty")).to_be_visible()
+        assert await seen.page.locator(".droppable").is_visible() == offered
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -375,7 +375,8 @@ class NativeConversation:
     def _owed(self, *, everything: bool = False) -> list[Command]:
         """The marks whose audio is covered now; none before `ready`, so that it comes first."""
         commands: list[Command] = []
-        while self._ready and self._marks and (everything or self._marks[0][1] <= self._ledger.processed_ms):
+        covered_ms = self._ledger.processed_ms if self._ready else -1
+        while self._marks and (everything or self._marks[0][1] <= covered_ms):
             ref, audio_ms = self._marks.popleft()
             commands.append(self._send({"type": "marked", "id": ref, "audio_ms": audio_ms}))
         return commands
