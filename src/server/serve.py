@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import signal
 import socket
@@ -20,7 +21,7 @@ from asr.errors import ASRError, Code
 from server.build import Conversations, page_folder, version
 from server.certificates import ensure_local_certificate, server_ssl_context
 from server.faces.http import build_http
-from server.faces.riva_grpc import add_riva_face
+from server.faces.riva_grpc import RivaFace, add_riva_face
 from server.listener import Listener
 from server.settings import ServerSettings
 
@@ -83,6 +84,7 @@ async def serve(
     tls = _tls_context(settings)
     listener = Listener(build_http(engine, version=version(), page=page_folder()), conversations.door(), tls=tls)
     grpc_server: grpc.aio.Server | None = None
+    grpc_face: RivaFace | None = None
     warm_up: asyncio.Task[object] | None = None
     try:
         try:
@@ -91,7 +93,7 @@ async def serve(
             raise _cannot_listen("PORT", settings.host, settings.port, error) from error
         grpc_port: int | None = None
         if settings.grpc_port is not None:
-            grpc_server, grpc_port = await _start_grpc(settings, engine)
+            grpc_server, grpc_face, grpc_port = await _start_grpc(settings, engine)
         with _Signals(stop):
             announce(Addresses(settings.host, port, grpc_port, tls is not None, engine.name))
             warm_up = asyncio.create_task(engine.ready())
@@ -99,6 +101,8 @@ async def serve(
             await stop.wait()
         log.info("draining", timeout_s=DRAIN_TIMEOUT_S)
         listener.stop_accepting()
+        if grpc_face is not None:
+            grpc_face.drain()
         grpc_stop = asyncio.create_task(grpc_server.stop(DRAIN_TIMEOUT_S)) if grpc_server is not None else None
         await conversations.drain()
         await listener.close(DRAIN_TIMEOUT_S)
@@ -124,23 +128,40 @@ def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
     return server_ssl_context(files.cert, files.key)
 
 
-async def _start_grpc(settings: ServerSettings, engine: Engine) -> tuple[grpc.aio.Server, int]:
+async def _start_grpc(settings: ServerSettings, engine: Engine) -> tuple[grpc.aio.Server, RivaFace, int]:
     server = grpc.aio.server(options=GRPC_OPTIONS)
-    add_riva_face(server, engine, stereo=settings.stereo)
+    face = add_riva_face(server, engine, stereo=settings.stereo)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
     except RuntimeError as error:
         raise _cannot_listen("GRPC_PORT", settings.host, settings.grpc_port or 0, error) from error
     await server.start()
-    return server, port
+    return server, face, port
 
 
 def _cannot_listen(key: str, host: str, port: int, error: Exception) -> ASRError:
-    text = getattr(error, "strerror", None) or str(error)
+    if not isinstance(error, OSError):  # gRPC keeps the reason to itself, so the system is asked once more
+        try:
+            family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(address)
+                probe.listen()
+        except OSError as reason:
+            error = reason
+    number = getattr(error, "errno", None)
+    if isinstance(error, socket.gaierror) or number == errno.EADDRNOTAVAIL:
+        return ASRError(
+            Code.BAD_REQUEST,
+            f"Cannot listen on {host}: it is not an address of this machine. Correct --host or LISTEN_HOST: "
+            "127.0.0.1 is for this machine alone, 0.0.0.0 lets others in.",
+            param="LISTEN_HOST",
+        )
+    why = "this user may not open that port" if number in (errno.EACCES, errno.EPERM) else "the port is in use"
+    flag = f"--{key.lower().replace('_', '-')}"
     return ASRError(
         Code.BAD_REQUEST,
-        f"Cannot listen on {host}:{port}: {text}. Another program may use it; choose another with {key}.",
+        f"Cannot listen on {host}:{port}: {why}. Choose another with {flag} or {key}; 0 takes a free one.",
         param=key,
     )
 

@@ -8,7 +8,7 @@ import io
 import time
 import wave
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,14 @@ from asr.config import LocalConfig, RivaConfig
 from asr.engine import AudioInput, EndUtterance, Engine, agree
 from asr.engines.local import LocalEngine
 from asr.engines.riva import RivaEngine
-from asr.errors import ASRError
+from asr.errors import ASRError, Code
 from asr.events import Event, Final, FinalReason, Flushed
 from asr.options import Options
 from asr.riva_proto import asr as pb
 from asr.riva_proto import asr_grpc, health, health_grpc
+from e2e.gateway import running
 from riva_tls import make_certificates
-from server.faces.riva_grpc import RivaFaceLimits, add_riva_face
+from server.faces.riva_grpc import RivaFace, RivaFaceLimits, add_riva_face
 from word_engine import WordEngine
 
 LIMIT_S = 20.0
@@ -38,10 +39,17 @@ LIVEKIT_MODEL = "parakeet-1.1b-en-US-asr-streaming-silero-vad-sortformer"
 
 
 @asynccontextmanager
-async def face(engine: Engine, credentials: grpc.ServerCredentials | None = None, **setup: Any) -> AsyncIterator[str]:
+async def face(
+    engine: Engine,
+    credentials: grpc.ServerCredentials | None = None,
+    made: list[RivaFace] | None = None,
+    **setup: Any,
+) -> AsyncIterator[str]:
     """A server with the face on a free port; afterwards no stream of the engine is left open."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    add_riva_face(server, engine, **setup)
+    registered = add_riva_face(server, engine, **setup)
+    if made is not None:
+        made.append(registered)
     if credentials is None:
         port = server.add_insecure_port("127.0.0.1:0")
     else:
@@ -387,7 +395,177 @@ async def test_a_client_that_does_not_read_is_let_go() -> None:
             await read_out(call)
 
 
+class FinalsLast(WordEngine):
+    """Says every final at the end of the audio, and not before."""
+
+    async def stream(self, audio: AsyncIterable[AudioInput], options: Options) -> Any:
+        held: list[Event] = []
+        async for event in super().stream(audio, options):
+            if isinstance(event, Final):
+                held.append(event)
+            else:
+                yield event
+        for event in held:
+            yield event
+
+
+async def failing(target: str, messages: list[Any]) -> tuple[list[str], grpc.RpcError]:
+    """The finals before the failure of a stream, and the failure."""
+
+    def work() -> tuple[list[str], grpc.RpcError]:
+        with grpc.insecure_channel(target) as channel:
+            heard: list[Any] = []
+            stream = asr_grpc.RivaSpeechRecognitionStub(channel).StreamingRecognize(iter(messages), timeout=LIMIT_S)
+            try:
+                for response in stream:
+                    heard.append(response)
+            except grpc.RpcError as error:
+                return finals(heard), error
+            raise AssertionError("the stream did not fail")
+
+    found: tuple[list[str], grpc.RpcError] = await in_thread(work)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("messages", "said"),
+    [
+        ([config(), *audio(bytes(32 * 400)), config()], "second streaming_config"),
+        (
+            [config(encoding=0, sample_rate_hertz=0), *audio(wav(bytes(32 * 400))), *audio(wav(bytes(3200), 8000))],
+            "changes its format",
+        ),
+    ],
+)
+async def test_what_was_said_before_a_mistake_is_answered(messages: list[Any], said: str) -> None:
+    async with face(FinalsLast()) as target:
+        heard, error = await failing(target, messages)
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert said in str(error.details())
+    assert heard == ["w1 w2 "]
+
+
+async def test_what_was_said_before_a_silence_is_answered() -> None:
+    limits = RivaFaceLimits(idle_timeout_ms=200)
+    async with face(FinalsLast(), limits=limits) as target, stub(target) as client:
+        call = client.StreamingRecognize(timeout=LIMIT_S)
+        for message in (config(interim=False), *audio(bytes(32 * 400))):
+            await call.write(message)
+        assert finals([await call.read()]) == ["w1 w2 "]
+        with pytest.raises(grpc.RpcError, match="No audio came"):
+            await call.read()
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "語", "%"])
+@pytest.mark.parametrize("field", ["language_code", "model"])
+async def test_a_huge_wish_does_not_hide_what_is_wrong(field: str, letter: str) -> None:
+    async with face(WordEngine()) as target:
+        with pytest.raises(grpc.RpcError) as caught:
+            await talk(target, [config(**{field: letter * 20_000})])
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert letter * 50 in str(caught.value.details())
+        assert ("en-US" if field == "language_code" else "words-en") in str(caught.value.details())
+        async with stub(target) as client:
+            with pytest.raises(grpc.RpcError) as caught:
+                await client.GetRivaSpeechRecognitionConfig(
+                    pb.RivaSpeechRecognitionConfigRequest(model_name=letter * 20_000)
+                )
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+class Wordy(WordEngine):
+    """Fails with more words than a header holds."""
+
+    async def models(self) -> Any:
+        raise ASRError(Code.UNAVAILABLE, "語" * 20_000)
+
+
+async def test_a_long_failure_keeps_its_status() -> None:
+    async with face(Wordy()) as target:
+        with pytest.raises(grpc.RpcError, match="語語語") as caught:
+            await talk(target, [config()])
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_more_streams_than_there_are_places_are_refused() -> None:
+    engine = WordEngine()
+    async with face(engine, limits=RivaFaceLimits(max_streams=1)) as target, stub(target) as client:
+        call = client.StreamingRecognize(timeout=LIMIT_S)
+        await call.write(config())
+        await call.initial_metadata()
+        with pytest.raises(grpc.RpcError, match="All 1 streams") as caught:
+            await talk(target, [config()])
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert dict(caught.value.trailing_metadata())["riva-gateway-code"] == "overloaded"
+        with pytest.raises(grpc.RpcError, match="All 1 streams"):
+            await client.Recognize(pb.RecognizeRequest(audio=wav(bytes(3200))))
+        await call.done_writing()
+        await read_out(call)
+        assert await talk(target, [config()]) == []
+
+
 # --- ends
+
+
+async def test_a_server_that_stops_first_answers_what_was_said(tmp_path: Path) -> None:
+    async with AsyncExitStack() as rest:
+        async with running(FinalsLast(), tmp_path) as addresses:
+            channel = await rest.enter_async_context(grpc.aio.insecure_channel(f"localhost:{addresses.grpc_port}"))
+            watch = health_grpc.HealthStub(channel).Watch(health.HealthCheckRequest(), timeout=LIMIT_S)
+            assert (await watch.read()).status == health.HealthCheckResponse.SERVING
+            call = asr_grpc.RivaSpeechRecognitionStub(channel).StreamingRecognize(timeout=LIMIT_S)
+            silent = asr_grpc.RivaSpeechRecognitionStub(channel).StreamingRecognize(timeout=LIMIT_S)
+            await silent.write(config(interim=False))
+            await silent.initial_metadata()
+            for message in (config(), *audio(bytes(32 * 400))):
+                await call.write(message)
+            while "w1 w2" not in (await call.read()).results[0].alternatives[0].transcript:
+                pass
+            begun = time.monotonic()
+        # Far from the ten seconds that a call may hold up the end of the server.
+        assert time.monotonic() - begun < 4
+        assert finals([await call.read()]) == ["w1 w2 "]
+        for ended in (call, silent):
+            assert await ended.read() is EOF
+            assert await ended.code() is grpc.StatusCode.OK
+            assert any("shutting down" in str(value) for _, value in await ended.trailing_metadata())
+        assert (await watch.read()).status == health.HealthCheckResponse.NOT_SERVING
+        assert await watch.read() is EOF
+
+
+async def test_nobody_is_let_in_while_draining() -> None:
+    made: list[RivaFace] = []
+    async with face(WordEngine(), made=made) as target, grpc.aio.insecure_channel(target) as channel:
+        client = asr_grpc.RivaSpeechRecognitionStub(channel)
+        early = client.StreamingRecognize(timeout=LIMIT_S)
+        await early.wait_for_connection()
+        probe = health_grpc.HealthStub(channel)
+        assert (await probe.Check(health.HealthCheckRequest())).status == health.HealthCheckResponse.SERVING
+        made[0].drain()
+        assert (await probe.Check(health.HealthCheckRequest())).status == health.HealthCheckResponse.NOT_SERVING
+        calls: list[Callable[[], Any]] = [
+            early.read,
+            client.StreamingRecognize(timeout=LIMIT_S).read,
+            lambda: client.Recognize(pb.RecognizeRequest(audio=wav(bytes(3200)))),
+            lambda: client.GetRivaSpeechRecognitionConfig(pb.RivaSpeechRecognitionConfigRequest()),
+        ]
+        for attempt in calls:
+            with pytest.raises(grpc.RpcError, match="shutting down") as caught:
+                await attempt()
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("sent", [b"fLaC", b"RIFF"])
+async def test_a_recording_cut_short_by_the_end_of_the_server_is_no_mistake(sent: bytes) -> None:
+    made: list[RivaFace] = []
+    async with face(WordEngine(), made=made) as target, stub(target) as client:
+        call = client.StreamingRecognize(timeout=LIMIT_S)
+        await call.write(config(encoding=0, sample_rate_hertz=0))
+        await call.write(pb.StreamingRecognizeRequest(audio_content=sent))
+        await call.initial_metadata()
+        made[0].drain()
+        assert await call.read() is EOF
+        assert await call.code() is grpc.StatusCode.OK
 
 
 async def read_out(call: Any) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from asr.audio.formats import AudioFormat, Encoding, Stereo, Warn, bad_audio, seconds
 from asr.audio.samples import RAW_FORMATS, RawDecoder
 from asr.audio.wav_format import WavFormat, parse_format
+from asr.errors import ASRError
 
 MAX_HEADER_BYTES = 1 << 20
 """Chunks before the audio may fill this much, and no more."""
@@ -42,6 +43,7 @@ class WavDecoder:
         self._step: Callable[[], bytes | None] = self._riff
         self._buffer = bytearray()
         self._skip = 0
+        self._held: ASRError | None = None
         self._left = 0
         """Bytes that still go straight to the samples; above 0 in the data chunk only."""
         self._format: WavFormat | None = None
@@ -65,15 +67,26 @@ class WavDecoder:
         return data_bytes // self._format.frame_bytes * 1000 // self._format.rate_hz
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes; return what they complete."""
+        """Take the next bytes; return what they complete.
+
+        Raises:
+            ASRError: `bad_audio`; where the same bytes also held sound, with the next call, after the sound.
+        """
+        if self._held is not None:
+            raise self._held
         if self._left >= len(data) and self._raw is not None:
             self._left -= len(data)
             return self._raw.feed(data)
         self._buffer += data
         output = []
-        while (piece := self._step()) is not None:
-            if piece:
-                output.append(piece)
+        try:
+            while (piece := self._step()) is not None:
+                if piece:
+                    output.append(piece)
+        except ASRError as error:
+            if not output:
+                raise
+            self._held = error
         return b"".join(output)
 
     def finish(self) -> bytes:
@@ -82,6 +95,8 @@ class WavDecoder:
         Raises:
             ASRError: `bad_audio` where the header is not complete.
         """
+        if self._held is not None:
+            raise self._held
         raw = self._raw
         if raw is None:
             raise bad_audio("The WAV header is cut off: the file ends before any sound. Send the whole file.")

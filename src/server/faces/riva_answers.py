@@ -1,0 +1,84 @@
+"""What the Riva face says beside the results: notes in the metadata, and refusals.
+
+All of it travels in HTTP/2 headers, which clients bound to 8 KiB: more than that, and a client is told of
+the bound in place of its mistake. So everything here has a length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+import grpc
+import structlog
+
+from asr.errors import ASRError, Code
+from asr.riva_proto import Message
+from server.refusals import refusal
+
+log = structlog.get_logger(__name__)
+
+NOTE_KEY = "riva-gateway-note"
+CODE_KEY = "riva-gateway-code"
+RETRY_KEY = "riva-gateway-retry-after-ms"
+MAX_NOTES = 16
+MAX_NOTE_CHARS = 300
+MAX_MESSAGE_BYTES = 1500
+"""Of a refusal as it travels: plain characters count once, all others three times for each byte of UTF-8."""
+MAX_NAME_CHARS = 100
+
+
+@dataclass(slots=True)
+class Notes:
+    """What to tell the client beside the results."""
+
+    said: list[str] = field(default_factory=list)
+
+    def add(self, *sentences: str) -> None:
+        """Say these too, each once and no more than `MAX_NOTES` in all."""
+        self.said += [s for s in sentences if s not in self.said][: MAX_NOTES - len(self.said)]
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """As gRPC metadata."""
+        return tuple((NOTE_KEY, _printable(sentence)) for sentence in self.said)
+
+
+async def refuse(context: Message, failure: Exception, notes: Notes) -> NoReturn:
+    """End a call with the status, message and metadata of `failure`. Always raises."""
+    if isinstance(failure, ASRError):
+        error = failure
+    else:
+        log.error("defect", face="riva_grpc", exc_info=failure)
+        error = ASRError(Code.INTERNAL, "The gateway failed in an unexpected way; its log says how.")
+    metadata = (*notes.metadata(), (CODE_KEY, error.code.value))
+    if error.retry_after_ms is not None:
+        metadata += ((RETRY_KEY, str(error.retry_after_ms)),)
+    status = grpc.StatusCode[refusal(error.code).grpc_status]
+    await context.abort(status, fitting(error.message), metadata)
+    raise AssertionError("abort always raises")
+
+
+def fitting(message: str) -> str:
+    """`message`, cut to what a client's bound on metadata leaves room for.
+
+    >>> fitting("Send audio.")
+    'Send audio.'
+    """
+    left = MAX_MESSAGE_BYTES
+    for at, char in enumerate(message):
+        # gRPC percent-encodes messages.
+        left -= 1 if " " <= char <= "~" and char != "%" else 3 * len(char.encode("utf-8", "replace"))
+        if left < 0:
+            return message[:at] + "..."
+    return message
+
+
+def quoted(name: str) -> str:
+    """A client's own words in quotes, cut where they are no name any more."""
+    return repr(name if len(name) <= MAX_NAME_CHARS else name[:MAX_NAME_CHARS] + "…")
+
+
+def _printable(sentence: str) -> str:
+    # Metadata takes printable ASCII only.
+    plain = sentence[:MAX_NOTE_CHARS].encode("ascii", "replace").decode()
+    return "".join(char if char.isprintable() else "?" for char in plain)
