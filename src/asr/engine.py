@@ -17,13 +17,12 @@ from types import MappingProxyType
 from typing import Final as Const
 from typing import Protocol
 
-from asr.errors import ASRError, Code
+from asr.errors import ASRError, Code, quoted
 from asr.events import Event
 from asr.options import Options
 
 SAMPLE_RATE_HZ: Const = 16_000
 BYTES_PER_MS: Const = SAMPLE_RATE_HZ * 2 // 1000
-_MAX_QUOTED_CHARS: Const = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +172,7 @@ def _pick_model(options: Options, models: Sequence[Model]) -> Model:
             names = ", ".join(sorted({m.name for m in models}))
             raise ASRError(
                 Code.NOT_FOUND,
-                f"There is no model {_quoted(options.model)}. Models served here: {names}.",
+                f"There is no model {quoted(options.model)}. Models served here: {names}.",
                 param="model",
             )
         models = named
@@ -183,14 +182,9 @@ def _pick_model(options: Options, models: Sequence[Model]) -> Model:
     languages = ", ".join(sorted({name for m in models for name in m.languages}))
     raise ASRError(
         Code.NOT_FOUND,
-        f"The recognizer does not know the language {_quoted(options.language)}. Languages it has: {languages}.",
+        f"The recognizer does not know the language {quoted(options.language)}. Languages it has: {languages}.",
         param="language",
     )
-
-
-def _quoted(name: str) -> str:
-    # Cut: whatever a client sends as a name must not crowd out the names there are.
-    return repr(name if len(name) <= _MAX_QUOTED_CHARS else name[:_MAX_QUOTED_CHARS] + "…")
 
 
 def _drop_unsupported(options: Options, features: Features) -> tuple[Options, tuple[str, ...]]:

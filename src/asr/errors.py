@@ -109,3 +109,11 @@ class ASRError(Exception):
 
     def __repr__(self) -> str:
         return f"ASRError({self.code.value}: {self.message!r})"
+
+
+MAX_QUOTED_CHARS = 100
+
+
+def quoted(name: str) -> str:
+    """A caller's own words in quotes for a message, cut where they are no name any more."""
+    return repr(name if len(name) <= MAX_QUOTED_CHARS else name[:MAX_QUOTED_CHARS] + "…")

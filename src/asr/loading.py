@@ -10,15 +10,18 @@ Values are never repeated for secret keys, and an unknown key's value never at a
 from __future__ import annotations
 
 import difflib
+import io
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, PydanticBaseSettingsSource, SecretsSettingsSource
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource
 from pydantic_settings import SettingsConfigDict as ConfigDict
 
 from asr.errors import ASRError, Code
@@ -152,19 +155,42 @@ def _from_env_file(cls: type[StrictSettings], env_file: str | Path | None) -> di
         return {}
     problem = ""
     values: Mapping[str, str | None] = {}
+    broken = 0
     try:
-        values = DotEnvSettingsSource(cls, env_file=env_file, env_file_encoding="utf-8").env_vars
+        text = _text_of(Path(env_file).expanduser())
+        broken = _broken_line(text)
+        values = {} if broken else dotenv_values(stream=io.StringIO(text))
     except (OSError, UnicodeDecodeError) as error:
         problem = type(error).__name__
     if problem:
         raise SettingsError(
             str(env_file), f"{env_file} cannot be read ({problem}). Make it a UTF-8 file that this user may read."
         )
+    if broken:
+        # Not quoted: it may be half of a secret.
+        raise SettingsError(
+            str(env_file), f"{env_file} line {broken}: this is not KEY=value. Correct it, or put a # in front."
+        )
     found = {name.upper(): value for name, value in values.items()}
     for key in found:
         if key not in cls.known_keys():
             raise _unknown(cls, key, f" in {env_file}")
     return {key: value for key, value in found.items() if value}
+
+
+def _text_of(path: Path) -> str:
+    # A pipe is a file too: shells hand secrets over as one. It can be read once only.
+    return path.read_text(encoding="utf-8") if path.is_file() or path.is_fifo() else ""
+
+
+def _broken_line(text: str) -> int:
+    """The number of the first line that dotenv would pass over in silence, or 0."""
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error or (binding.key is not None and binding.value is None):
+            said = binding.original.string
+            blank = said[: len(said) - len(said.lstrip())]
+            return binding.original.line + blank.count("\n")
+    return 0
 
 
 def _from_secrets(cls: type[StrictSettings], directory: object) -> dict[str, str]:

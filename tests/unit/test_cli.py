@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,14 +14,17 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from asr.config import GatewayConfig, LocalConfig, MockConfig, RivaConfig
+from asr.engines.gateway_http import connection_error
 from asr.errors import ASRError, Code
 from asr.events import Final, Partial, Word
+from asr.riva_codec import error_from_status
 from asr.settings import SettingsError
 from asr.transcript import Transcript
 from server.certificates import ensure_local_certificate
 from server.commands import banner
+from server.commands.advice import advise, without_name
 from server.commands.app import app
-from server.commands.connection import Connection, EngineChoice, engine_config
+from server.commands.connection import Connection, EngineChoice, engine_config, recognizer
 from server.commands.exits import Exit, Stop, exit_of
 from server.commands.formats import Format, destinations, render, render_error
 from server.commands.listen import Screen
@@ -156,6 +160,8 @@ def test_a_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
         (("transcribe", "a.wav", "--engine", "mock", "--server", "h:1"), "--engine and --server"),
         (("transcribe", "a.wav", "--mock-plan", "p.toml", "--server", "h:1"), "--mock-plan and --server"),
         (("transcribe", "a.wav", "--mock-plan", "none.toml"), "none.toml"),
+        (("transcribe", "a.wav", "--mock-plan", "p.toml", "--engine", "local"), "--mock-plan is for --engine mock"),
+        (("serve", "--mock-plan", "p.toml", "--engine", "riva"), "--mock-plan is for --engine mock"),
         (("transcribe", "a.wav", "--insecure"), "--server"),
         (("transcribe", "a.wav", "--insecure", "--server", "h:1"), "--ca-cert"),
         (("transcribe", "a.wav", "--ca-cert", "none.pem", "--server", "https://h"), "none.pem"),
@@ -178,7 +184,31 @@ def test_flags_that_cannot_be(arguments: tuple[str, ...], words: str) -> None:
 def test_usage_errors_have_status_2(arguments: tuple[str, ...]) -> None:
     status, out, err = _run(*arguments)
     assert (status, out) == (2, "")
-    assert "Usage" in err
+    assert err.startswith("riva-gateway: ")
+    assert err.rstrip().endswith("--help.")
+    assert err.count("\n") == 1
+
+
+def test_usage_errors_speak_our_language() -> None:
+    assert "this is not a whole number" in _run("serve", "--port", "x")[2]
+    assert "--format' / '-f': 'x' is not one of 'text'" in _run("transcribe", "a", "-f", "x")[2]
+
+
+@pytest.mark.parametrize("command", [("serve",), ("transcribe", "a.wav"), ("mock-riva",)])
+def test_a_wrong_plan_is_named(command: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text('hears = "speach"\n')
+    flag = "--plan" if command == ("mock-riva",) else "--mock-plan"
+    status, out, err = _run(*command, flag, "p.toml")
+    assert (status, out) == (Exit.CONFIGURATION, "")
+    assert err.startswith("riva-gateway: p.toml: Plan key 'hears'")
+    assert err.endswith("did you mean 'speech'?\n")
+
+
+def test_a_plan_alone_asks_for_the_mock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ASR_ENGINE", "local")
+    plan = tmp_path / "p.toml"
+    plan.touch()
+    assert engine_config(Connection(mock_plan=plan)) == MockConfig(plan)
 
 
 # --- exit statuses
@@ -191,6 +221,57 @@ def test_every_code_has_a_status() -> None:
     assert statuses[Code.UNAVAILABLE] is Exit.UNAVAILABLE
     assert statuses[Code.UNAUTHORIZED] is Exit.CONFIGURATION
     assert statuses[Code.INTERNAL] is Exit.FAILED
+
+
+# --- advice
+
+
+def test_credentials_and_certificates_are_settings() -> None:
+    riva = RivaConfig(endpoint="riva.example:443", ssl=True)
+    refused = advise(error_from_status("UNAUTHENTICATED", "", "open"), riva)
+    assert exit_of(refused) is Exit.CONFIGURATION
+    assert all(key in refused.message for key in ("RIVA_API_KEY", "RIVA_FUNCTION_ID", "RIVA_METADATA"))
+    gone = advise(error_from_status("NOT_FOUND", "Function x: not found", "open"), riva)
+    assert exit_of(gone) is Exit.CONFIGURATION
+    assert "RIVA_FUNCTION_ID" in gone.message
+    gateway = GatewayConfig(url="https://me:secret@gw:8443/?token=secret")
+    why = ssl.SSLCertVerificationError("x")
+    why.verify_message = "self-signed certificate"
+    untrusted = advise(connection_error(why), gateway)
+    assert exit_of(untrusted) is Exit.CONFIGURATION
+    assert "--ca-cert FILE" in untrusted.message
+    assert "--insecure" in untrusted.message
+    assert not any(words in untrusted.message for words in ("ca_cert", "insecure=", "secret"))
+    assert untrusted.message.startswith("https://gw:8443: ")
+
+
+def test_the_address_that_was_tried_is_told() -> None:
+    down = error_from_status("UNAVAILABLE", "", "open")
+    unset = advise(down, RivaConfig(), named=False)
+    assert "RIVA_ENDPOINTS is not set, so localhost:50051 was tried" in unset.message
+    named = advise(down, RivaConfig(endpoint="gw:8443"))
+    assert "gw:8443" in named.message
+    assert "write https://gw:8443" in named.message
+    assert (exit_of(named), named.retryable) == (Exit.UNAVAILABLE, True)
+    assert "host:1" in advise(error_from_status("UNIMPLEMENTED", "", "call"), RivaConfig(endpoint="host:1")).message
+    busy = error_from_status("RESOURCE_EXHAUSTED", "", "open")
+    assert advise(busy, RivaConfig()) is busy
+    assert not recognizer(Connection(engine=EngineChoice.RIVA)).named
+    assert recognizer(Connection(server="h:1")).named
+
+
+@pytest.mark.parametrize(
+    ("message", "name", "shown"),
+    [
+        ("a.wav: The file is empty.", "x/a.wav", "The file is empty."),
+        ("stdin: The file is empty.", "-", "The file is empty."),
+        ("There is no file 'x/a.wav'.", "x/a.wav", "There is no such file."),
+        ("'x' is a folder. Name an audio file.", "x/", "This is a folder. Name an audio file."),
+        ("The recognizer is full.", "a.wav", "The recognizer is full."),
+    ],
+)
+def test_a_name_is_said_once(message: str, name: str, shown: str) -> None:
+    assert without_name(message, name) == shown
 
 
 # --- which recognizer
@@ -386,7 +467,7 @@ def _facts(**changes: object) -> banner.Facts:
         "grpc": "127.0.0.1:50052",
         "engine": "local",
         "endpoint": "",
-        "self_made": True,
+        "self_made": "/state/tls/localhost.crt",
         "open_to_others": False,
         "sample": "tests/fixtures/a.wav",
         "version": "1.2.3",
@@ -399,6 +480,7 @@ def test_the_log_form_is_a_fact_to_a_line() -> None:
     assert lines[0] == "riva-gateway 1.2.3"
     assert any(line.endswith(" https://localhost:8443") for line in lines)
     assert any(line == "Riva gRPC: 127.0.0.1:50052" for line in lines)
+    assert any(line.endswith(" /state/tls/localhost.crt") for line in lines)
     assert not any("[" in line or "warning" in line for line in lines)
     assert not any("gRPC" in line for line in banner.plain(_facts(grpc="")))
     assert any("warning" in line for line in banner.plain(_facts(open_to_others=True)))
@@ -406,20 +488,22 @@ def test_the_log_form_is_a_fact_to_a_line() -> None:
 
 def test_the_terminal_form_says_what_to_open_and_to_try() -> None:
     out = io.StringIO()
-    facts = _facts(command=".venv/bin/riva-gateway", python=".venv/bin/python")
+    facts = _facts(command=".venv/bin/riva-gateway", sample="tests/fixtures/greeting.wav")
     Console(file=out, width=300).print("\n".join(banner.friendly(facts)))
     text = out.getvalue()
     assert "https://localhost:8443" in text
     assert "The browser warns" in text
     assert "English" in text
-    assert " .venv/bin/riva-gateway transcribe tests/fixtures/a.wav --server https://localhost:8443" in text
-    assert " .venv/bin/riva-gateway transcribe tests/fixtures/a.wav --server 127.0.0.1:50052" in text
-    assert ' .venv/bin/python -c "from asr import SyncRivaASRClient' in text
+    assert " .venv/bin/riva-gateway transcribe tests/fixtures/greeting.wav --server https://localhost:8443\n" in text
+    assert " .venv/bin/riva-gateway transcribe tests/fixtures/greeting.wav --server 127.0.0.1:50052\n" in text
+    assert " .venv/bin/riva-gateway transcribe tests/fixtures/greeting.wav\n" in text
+    assert "--ca-cert /state/tls/localhost.crt" in text
+    assert max(map(len, text.splitlines())) <= 100
     assert "[bold]" not in text
 
 
 def test_no_warning_is_promised_where_none_comes() -> None:
-    assert not any("warns" in line for line in banner.friendly(_facts(self_made=False)))
+    assert not any("warns" in line for line in banner.friendly(_facts(self_made="")))
 
 
 @pytest.mark.parametrize(("engine", "words"), [("riva", "riva.example:50051"), ("mock", "does not listen")])
@@ -432,7 +516,8 @@ def test_the_facts_come_from_the_settings(tmp_path: Path) -> None:
     (tmp_path / "tests/fixtures/greeting.wav").touch()
     facts = facts_of(ServerSettings(host="0.0.0.0"), "https://localhost:1", 2)
     assert facts.open_to_others
-    assert (facts.grpc, facts.self_made, facts.engine) == ("localhost:2", True, "local")
+    assert (facts.grpc, facts.engine) == ("localhost:2", "local")
+    assert facts.self_made.endswith("/tls/localhost.crt")
     assert facts.sample == "tests/fixtures/greeting.wav"
     plain = facts_of(ServerSettings(tls=False, asr_engine="riva", riva_endpoints="r:1"), "http://localhost:1", None)
-    assert (plain.grpc, plain.self_made, plain.endpoint, plain.open_to_others) == ("", False, "r:1", False)
+    assert (plain.grpc, plain.self_made, plain.endpoint, plain.open_to_others) == ("", "", "r:1", False)

@@ -102,9 +102,12 @@ def test_a_face_imports_no_engine() -> None:
 
 
 def test_the_environment_is_read_in_the_settings_alone() -> None:
-    # `__main__` writes a default for gRPC there, and reads nothing.
+    # `__main__` writes defaults for gRPC there, and reads nothing.
     main = (ROOT / "src/server/__main__.py").read_text("utf-8")
-    assert re.findall(r"os\.environ\S*", main) == ['os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT",']
+    assert re.findall(r"os\.environ\S*", main) == [
+        'os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT",',
+        'os.environ.setdefault("GRPC_VERBOSITY",',
+    ]
     for path in SOURCES:
         if path.name == "__main__.py":
             continue

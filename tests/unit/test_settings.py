@@ -160,6 +160,23 @@ def test_an_empty_value_is_not_set(tmp_path: Path) -> None:
     assert load_settings(ServerSettings, {}, {"GRPC_PORT": ""}, tmp_path / ".env").port == 8443
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("just words\n", 1), ("# note\n\n\nPORT=1\n\nPORT 8080\n", 6), ("\nRIVA_API_KEY\n", 2), ("PORT='1\n", 1)],
+)
+def test_a_line_that_sets_nothing_is_refused(tmp_path: Path, text: str, line: int) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text(text)
+    with pytest.raises(SettingsError, match=rf"\.env line {line}: ") as caught:
+        load_settings(ServerSettings, {}, {}, env_file)
+    assert "8080" not in caught.value.message
+
+
+def test_comments_exports_and_quotes_are_no_mistakes(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text('# note\n\n  # more\nexport PORT = 1 # one\nRIVA_METADATA="a=b\n"\n')
+    assert load_settings(ServerSettings, {}, {}, tmp_path / ".env").port == 1
+
+
 def test_a_file_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"PORT=\xff\xfe\n")
     with pytest.raises(SettingsError, match="UTF-8"):

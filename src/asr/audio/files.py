@@ -32,6 +32,7 @@ _DEMUXERS = (
     "aac,ac3,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,eac3,flac,flv,gsm,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,"
     "mp3,mpeg,mpegts,ogg,oma,rm,tak,tta,voc,w64,wav,wv"
 )
+_PIPE_HINT = " M4A and MP4 often cannot be read from a pipe: give it as a file."
 _DAMAGED = "Damaged parts of the audio were skipped."
 
 
@@ -124,7 +125,7 @@ def _source(name: str, file: BinaryIO, own: BinaryIO | None, stereo: Stereo, chu
         else:
             container = _container(reader)
             closers.insert(0, container.close)
-            duration_ms, pcm = _from_library(container, stereo, warnings)
+            duration_ms, pcm = _from_library(container, stereo, warnings, "" if reader.seekable() else _PIPE_HINT)
     except (ASRError, OSError) as error:
         for closer in closers:
             closer()
@@ -169,11 +170,11 @@ def _container(reader: Reader) -> Any:
     try:
         return av.open(reader, "r", options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"})
     except av.FFmpegError as error:
-        hint = "" if reader.seekable() else " Some formats cannot be read from a pipe: give it as a file."
+        hint = "" if reader.seekable() else _PIPE_HINT
         raise bad_audio(f"This is not audio of a kind that is known here, or it is damaged.{hint}") from error
 
 
-def _from_library(container: Any, stereo: Stereo, warnings: list[str]) -> tuple[int | None, Iterator[bytes]]:
+def _from_library(container: Any, stereo: Stereo, warnings: list[str], hint: str) -> tuple[int | None, Iterator[bytes]]:
     if not container.streams.audio:
         raise bad_audio("There is no sound in it.")
     stream = container.streams.audio[0]
@@ -181,7 +182,7 @@ def _from_library(container: Any, stereo: Stereo, warnings: list[str]) -> tuple[
     pcm = _decoded(container, stream, stereo, warnings)
     first = next((piece for piece in pcm if piece), b"")
     if not first:
-        raise bad_audio("There is no sound in it that can be decoded.")
+        raise bad_audio(f"There is no sound in it that can be decoded.{hint}")
     return _duration_ms(container, stream), chain((first,), pcm)
 
 

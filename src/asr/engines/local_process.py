@@ -145,6 +145,8 @@ class WorkerProcess:
                 "asr.engines.local_worker",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                # A Ctrl-C on the terminal is for us; while it imports, the worker could only die of it, loudly.
+                start_new_session=True,
             )
         except OSError as error:
             raise ASRError(

@@ -166,7 +166,7 @@ def _write(sink: int, data: bytes) -> None:
 
 def main() -> None:
     """Serve until the parent closes our input."""
-    # Ctrl-C reaches the whole process group; the parent decides what becomes of us.
+    # The parent alone decides what becomes of us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Whatever a library prints must not land between frames.
     sink = os.dup(1)

@@ -91,4 +91,4 @@ def _join(path: str, name: str) -> str:
 
 def _bad(path: str, what: str) -> ASRError:
     where = f"Plan key {path!r}" if path else "A plan"
-    return ASRError(Code.BAD_REQUEST, f"{where} {what}.", param=path or None)
+    return ASRError(Code.BAD_REQUEST, f"{where} {what}" + ("" if what.endswith("?") else "."), param=path or None)

@@ -13,6 +13,7 @@ from server.commands.schema import schema
 from server.commands.serve import serve
 from server.commands.tables import health, models
 from server.commands.transcribe import transcribe
+from server.commands.usage import OneLineGroup
 
 _EPILOG = (
     "Every flag has a key in the environment or in [bold].env[/bold], named in its help; the flag wins. "
@@ -21,6 +22,7 @@ _EPILOG = (
 
 app = typer.Typer(
     name="riva-gateway",
+    cls=OneLineGroup,
     help="Speech in, words out: the gateway in front of NVIDIA Riva / Speech NIM, and its embedded recognizer.",
     epilog=_EPILOG,
     no_args_is_help=True,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _ENGINES = {
-    "local": "embedded recognizer: English, nothing to download (for a real Riva set RIVA_ENDPOINTS=host:port)",
+    "local": "embedded: English, nothing to download (a real Riva: RIVA_ENDPOINTS=host:port)",
     "riva": "Riva / Speech NIM at {endpoint}",
-    "mock": "scripted mock: it does not listen, it plays its plan (ASR_ENGINE=local or riva for real words)",
+    "mock": "scripted mock: it does not listen, it plays its plan",
 }
 
 
@@ -20,24 +20,22 @@ class Facts:
         grpc: `host:port` of the Riva face, or "" where it is off.
         engine: `local`, `riva` or `mock`.
         endpoint: the Riva server behind it, or "".
-        self_made: the certificate is the self-made one for localhost.
+        self_made: where the self-made certificate lies that is in use, or "".
         open_to_others: the gateway listens to other machines too.
         sample: an audio file to try, or "".
         version: of the gateway.
         command: how to type the command here.
-        python: how to type its Python.
     """
 
     url: str
     grpc: str
     engine: str
     endpoint: str
-    self_made: bool
+    self_made: str
     open_to_others: bool
     sample: str
     version: str
     command: str = "riva-gateway"
-    python: str = "python"
 
 
 def describe_engine(facts: Facts) -> str:
@@ -54,6 +52,8 @@ def plain(facts: Facts) -> list[str]:
     ]
     if facts.grpc:
         lines.append(f"Riva gRPC: {facts.grpc}")
+    if facts.self_made:
+        lines.append(f"self-made certificate (to trust elsewhere, --ca-cert): {facts.self_made}")
     if facts.open_to_others:
         lines.append("warning: other machines can reach this gateway, and it asks nobody who they are")
     return lines
@@ -71,7 +71,8 @@ def friendly(facts: Facts) -> list[str]:
     if facts.self_made:
         lines.append(
             "           The browser warns once, because the certificate was made on this machine and no authority\n"
-            "           vouches for it. Go on to the page; without TLS it would not open the microphone."
+            "           vouches for it. Go on to the page; without TLS it would not open the microphone.\n"
+            f"           Programs trust it with --ca-cert {_escape(facts.self_made)}"
         )
     lines.append(f"  [bold]Engine[/bold]   {_escape(describe_engine(facts))}")
     if facts.grpc:
@@ -84,17 +85,16 @@ def friendly(facts: Facts) -> list[str]:
     lines += [
         "",
         "  [bold]Try[/bold]      [dim]# a file through the gateway[/dim]",
-        f"           {facts.command} transcribe {sample} --server {facts.url}",
+        f"    {facts.command} transcribe {sample} --server {facts.url}",
     ]
     if facts.grpc:
         lines += [
             "           [dim]# the same through Riva's gRPC[/dim]",
-            f"           {facts.command} transcribe {sample} --server {facts.grpc}",
+            f"    {facts.command} transcribe {sample} --server {facts.grpc}",
         ]
     lines += [
-        "           [dim]# the same from Python, without any server[/dim]",
-        f'           {facts.python} -c "from asr import SyncRivaASRClient as Client; '
-        f"print(Client().transcribe_file('{sample}').text)\"",
+        "           [dim]# the same without any server[/dim]",
+        f"    {facts.command} transcribe {sample}",
         "",
         f"  The WebSocket is {'wss' if secure else 'ws'}://…/v1/stream. Ctrl-C ends the gateway.",
         "",

@@ -12,8 +12,12 @@ from typing import Annotated
 import typer
 
 from asr.client import RivaASRClient
-from asr.config import EngineConfig, GatewayConfig
+from asr.config import EngineConfig, GatewayConfig, MockConfig
+from asr.errors import ASRError
+from asr.mock.plan import MockPlan as Plan
+from asr.mock.plan import load_plan
 from asr.settings import load_settings
+from server.commands.advice import advise
 from server.commands.exits import Exit, Stop
 from server.commands.target import Target, certificate_to_trust, parse_server
 from server.logs import configure_logs
@@ -116,7 +120,11 @@ def engine_config(connection: Connection) -> EngineConfig:
         if connection.insecure or connection.ca_cert is not None:
             flag = "--insecure" if connection.insecure else "--ca-cert"
             raise Stop(f"{flag} says how to reach a server: give --server too.", Exit.CONFIGURATION)
-        return read_settings({"asr_engine": _value(connection), "asr_mock_plan": connection.mock_plan}).engine_config()
+        engine = chosen_engine(connection.engine, connection.mock_plan)
+        config = read_settings({"asr_engine": engine, "asr_mock_plan": connection.mock_plan}).engine_config()
+        if isinstance(config, MockConfig) and config.plan is not None:
+            read_plan(config.plan)
+        return config
     target = parse_server(settings.asr_server)
     ca_cert = _readable(connection.ca_cert) or settings.asr_ca_cert
     if target.kind == "riva":
@@ -138,11 +146,71 @@ def read_settings(flags: Mapping[str, object]) -> ServerSettings:
     return settings
 
 
+@dataclass(frozen=True, slots=True)
+class Recognizer:
+    """The recognizer a command speaks to.
+
+    Attributes:
+        config: which, and how.
+        named: whether a flag or a setting names its server.
+    """
+
+    config: EngineConfig
+    named: bool = True
+
+    def advise(self, error: ASRError) -> ASRError:
+        """The failure as somebody at a command line needs it."""
+        return advise(error, self.config, named=self.named)
+
+
+def recognizer(connection: Connection) -> Recognizer:
+    """`engine_config`, and whether its address was chosen by anybody.
+
+    Raises:
+        Stop, SettingsError: as there.
+    """
+    config = engine_config(connection)
+    settings = read_settings({"asr_server": connection.server})
+    return Recognizer(config, named=bool(settings.asr_server or settings.riva_endpoints or settings.riva_host))
+
+
+def chosen_engine(engine: EngineChoice | None, mock_plan: Path | None) -> str | None:
+    """The value of ASR_ENGINE that the flags ask for: a plan alone asks for the mock.
+
+    Raises:
+        Stop: a plan is given to a recognizer that listens.
+    """
+    if mock_plan is None:
+        return None if engine is None else engine.value
+    if engine not in (None, EngineChoice.MOCK):
+        raise Stop(
+            f"--mock-plan is for --engine mock; --engine {engine.value} plays no plan. Leave one out.",
+            Exit.CONFIGURATION,
+        )
+    return EngineChoice.MOCK.value
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in that file, judged before anything starts.
+
+    Raises:
+        Stop: it cannot be read or is no plan; the line names the file.
+    """
+    try:
+        return load_plan(path)
+    except ASRError as error:
+        named = error.message if str(path) in error.message else f"{path}: {error.message}"
+        raise Stop(named, Exit.CONFIGURATION) from None
+
+
 @asynccontextmanager
-async def connect(config: EngineConfig) -> AsyncIterator[RivaASRClient]:
-    """A client of that recognizer, closed at the end."""
-    async with RivaASRClient(config) as client:
-        yield client
+async def connect(to: Recognizer) -> AsyncIterator[RivaASRClient]:
+    """A client of that recognizer, closed at the end. Failures that leave the block are told as `advise` does."""
+    async with RivaASRClient(to.config) as client:
+        try:
+            yield client
+        except ASRError as error:
+            raise to.advise(error) from error
 
 
 def _riva(target: Target, ca_cert: Path | None, *, insecure: bool) -> EngineConfig:
@@ -165,10 +233,6 @@ def _own_recognizer(connection: Connection) -> str:
     if connection.engine is not None:
         return "--engine"
     return "--mock-plan" if connection.mock_plan is not None else ""
-
-
-def _value(connection: Connection) -> str | None:
-    return None if connection.engine is None else connection.engine.value
 
 
 def _readable(path: Path | None) -> Path | None:

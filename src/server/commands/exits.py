@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import functools
 import os
 import sys
@@ -59,9 +61,17 @@ _OF_CODE = {
 }
 
 
+SETTINGS_PARAM = "settings"
+"""`ASRError.param` of a failure that a flag or a setting of this command causes, whatever its code says."""
+
+
 def exit_of(error: ASRError) -> Exit:
     """The exit status that a failure means."""
-    return _OF_CODE[error.code]
+    return Exit.CONFIGURATION if error.param == SETTINGS_PARAM else _OF_CODE[error.code]
+
+
+_OUTPUT_ERRORS = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""What writing to stdout fails with; a file that was named is told about where it is written."""
 
 
 class Stop(Exception):
@@ -85,6 +95,7 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             function(*args, **kwargs)
+            sys.stdout.flush()
         except Stop as stop:
             complain(str(stop))
             raise typer.Exit(stop.status) from None
@@ -96,8 +107,28 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(exit_of(error)) from None
         except KeyboardInterrupt:
             raise typer.Exit(Exit.INTERRUPTED) from None
+        except OSError as error:
+            raise typer.Exit(output_failed(error)) from None
 
     return wrapped
+
+
+def output_failed(error: OSError) -> Exit:
+    """Say that stdout cannot be written, or nothing where its reader has gone; what that means as a status.
+
+    Raises:
+        OSError: the same, where it is about something else.
+    """
+    if error.errno not in _OUTPUT_ERRORS:
+        raise error
+    # What is still buffered goes nowhere, or the interpreter would try and complain once more at its end.
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+    if error.errno != errno.EPIPE:
+        complain(f"cannot write the output: {error.strerror}")
+    return Exit.FAILED
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:

@@ -14,7 +14,6 @@ import typer
 from rich.cells import cell_len
 
 from asr.client import RivaASRClient
-from asr.config import EngineConfig
 from asr.events import Event, Final, Partial
 from asr.options import Options
 from asr.wire import encode
@@ -26,10 +25,11 @@ from server.commands.connection import (
     Language,
     MockPlan,
     ModelName,
+    Recognizer,
     Server,
     connect,
-    engine_config,
     read_settings,
+    recognizer,
 )
 from server.commands.exits import command, complain, run_async
 from server.commands.microphone import Microphone, devices
@@ -71,11 +71,11 @@ def listen(
         return
     settings = read_settings({"asr_language": language, "asr_model": model, "asr_device": device})
     options = Options(language=settings.asr_language, model=settings.asr_model)
-    config = engine_config(Connection(engine, server, ca_cert, insecure, mock_plan))
-    run_async(_listen(config, options, Microphone(settings.asr_device or None), as_json))
+    to = recognizer(Connection(engine, server, ca_cert, insecure, mock_plan))
+    run_async(_listen(to, options, Microphone(settings.asr_device or None), as_json))
 
 
-async def _listen(config: EngineConfig, options: Options, microphone: Microphone, as_json: bool) -> None:
+async def _listen(to: Recognizer, options: Options, microphone: Microphone, as_json: bool) -> None:
     loop = asyncio.get_running_loop()
 
     def interrupted() -> None:
@@ -84,7 +84,7 @@ async def _listen(config: EngineConfig, options: Options, microphone: Microphone
 
     loop.add_signal_handler(signal.SIGINT, interrupted)
     try:
-        async with connect(config) as client:
+        async with connect(to) as client:
             if sys.stderr.isatty():
                 complain("listening; Ctrl-C ends it")
             await show(client, microphone.chunks(), options, Screen(sys.stdout, as_json=as_json))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
+import socket
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from asr.errors import ASRError
-from asr.mock.plan import DEFAULT_PLAN, MockPlan, load_plan
+from asr.mock.plan import DEFAULT_PLAN, MockPlan
 from asr.settings import load_settings
+from server.commands.connection import read_plan
 from server.commands.exits import Exit, Stop, command, run_async
 from server.logs import configure_logs
 from server.settings import ServerSettings
@@ -61,18 +63,26 @@ def mock_riva(
     )
     configure_logs(settings.log_level, settings.log_format)
     address = (settings.asr_mock_host, settings.asr_mock_grpc_port, settings.asr_mock_http_port)
-    try:
-        script = DEFAULT_PLAN if settings.asr_mock_plan is None else load_plan(settings.asr_mock_plan)
-    except ASRError as error:
-        raise Stop(error.message, Exit.CONFIGURATION) from None
+    script = DEFAULT_PLAN if settings.asr_mock_plan is None else read_plan(settings.asr_mock_plan)
     try:
         run_async(_serve(script, *address))
     except OSError as error:
-        raise Stop(
-            f"Cannot listen on {address[0]}, ports {address[1]} and {address[2]}: {error.strerror or error} "
-            "Choose others with --grpc-port and --http-port; 0 takes a free one.",
-            Exit.CONFIGURATION,
-        ) from None
+        raise _cannot_listen(error, *address) from None
+
+
+def _cannot_listen(error: OSError, host: str, grpc_port: int, http_port: int) -> Stop:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        message = f"{host} is not an address of this machine. Correct --host or ASR_MOCK_HOST."
+        return Stop(message, Exit.CONFIGURATION)
+    # gRPC tells no number: only the HTTP port's own socket does.
+    port, flag, key = grpc_port, "--grpc-port", "ASR_MOCK_GRPC_PORT"
+    if error.errno is not None:
+        port, flag, key = http_port, "--http-port", "ASR_MOCK_HTTP_PORT"
+    return Stop(
+        f"Cannot listen on {host}:{port}: the port is in use, or this user may not open it. Choose another with "
+        f"{flag} or {key}; 0 takes a free one.",
+        Exit.CONFIGURATION,
+    )
 
 
 async def _serve(plan: MockPlan, host: str, grpc_port: int, http_port: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import shutil
+import signal
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +16,9 @@ from rich.console import Console
 
 from asr.errors import ASRError, Code
 from asr.settings import load_settings
+from server.certificates import local_certificate
 from server.commands import banner
-from server.commands.connection import EngineFlag, MockPlan
+from server.commands.connection import EngineFlag, MockPlan, chosen_engine, read_plan
 from server.commands.exits import Exit, Stop, command, run_async
 from server.logs import configure_logs
 from server.settings import ServerSettings
@@ -65,11 +68,13 @@ def serve(
             "port": port,
             "grpc_port": grpc_port,
             "tls": False if no_tls else None,
-            "asr_engine": None if engine is None else engine.value,
+            "asr_engine": chosen_engine(engine, mock_plan),
             "asr_mock_plan": mock_plan,
         },
     )
     configure_logs(settings.log_level, settings.log_format)
+    if settings.engine == "mock" and settings.asr_mock_plan is not None:
+        read_plan(settings.asr_mock_plan)
     # The web stack is loaded after the settings are known to be good: a mistake in them is told at once.
     from server.serve import Addresses
     from server.serve import serve as serve_gateway
@@ -77,12 +82,27 @@ def serve(
     def announce(addresses: Addresses) -> None:
         _announce(facts_of(settings, addresses.url, addresses.grpc_port))
 
+    async def until_stopped() -> None:
+        stop = asyncio.Event()
+        # It waits before the gateway does, so it is woken before the draining begins.
+        second = asyncio.create_task(_end_at_second_interrupt(stop))
+        try:
+            await serve_gateway(settings, announce=announce, stop=stop)
+        finally:
+            second.cancel()
+
     try:
-        run_async(serve_gateway(settings, announce=announce))
+        run_async(until_stopped())
     except ASRError as error:
         if error.code is Code.BAD_REQUEST:  # a port or a certificate, said in one line
             raise Stop(error.message, Exit.CONFIGURATION) from None
         raise
+
+
+async def _end_at_second_interrupt(stop: asyncio.Event) -> None:
+    """Once stopping, let Ctrl-C end the process itself: raised inside a gRPC callback it would print a traceback."""
+    await stop.wait()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def facts_of(settings: ServerSettings, url: str, grpc_port: int | None) -> banner.Facts:
@@ -96,12 +116,11 @@ def facts_of(settings: ServerSettings, url: str, grpc_port: int | None) -> banne
         grpc="" if grpc_port is None else f"{_bracketed(grpc_host)}:{grpc_port}",
         engine=engine,
         endpoint=settings.riva_config().endpoint if engine == "riva" else "",
-        self_made=settings.tls and settings.tls_cert is None,
+        self_made=str(local_certificate(settings.state_dir).cert) if settings.tls and settings.tls_cert is None else "",
         open_to_others=open_to_others,
         sample=str(_SAMPLE) if _SAMPLE.is_file() else "",
         version=version("riva-gateway"),
         command=_as_typed("riva-gateway", Path(sys.argv[0])),
-        python=_as_typed("python", Path(sys.executable)),
     )
 
 

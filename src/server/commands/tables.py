@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from asr.config import EngineConfig
 from asr.engine import Model, Readiness
-from server.commands.connection import CaCert, Connection, EngineFlag, Insecure, Server, connect, engine_config
-from server.commands.exits import Exit, command, run_async
+from asr.errors import Action, ASRError, Code
+from server.commands.connection import CaCert, Connection, EngineFlag, Insecure, Recognizer, Server, connect, recognizer
+from server.commands.exits import Exit, command, exit_of, run_async
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON instead of a table.")]
 
@@ -31,7 +31,7 @@ def models(
 
     [dim]$[/dim] riva-gateway models --server riva.example:50051
     """
-    rows = run_async(_models(engine_config(Connection(engine, server, ca_cert, insecure))))
+    rows = run_async(_models(recognizer(Connection(engine, server, ca_cert, insecure))))
     if as_json:
         typer.echo(json.dumps([model_json(row) for row in rows], indent=2, ensure_ascii=False))
     elif sys.stdout.isatty():
@@ -56,7 +56,12 @@ def health(
 
     [dim]$[/dim] riva-gateway health --server https://localhost:8443 && echo up
     """
-    name, readiness = run_async(_health(engine_config(Connection(engine, server, ca_cert, insecure))))
+    to = recognizer(Connection(engine, server, ca_cert, insecure))
+    name, readiness = run_async(_health(to))
+    status = Exit.OK if readiness.ready else Exit.UNAVAILABLE
+    if not readiness.ready:
+        advised = to.advise(ASRError(Code.UNAVAILABLE, readiness.detail, retryable=False, action=Action.NONE))
+        status, readiness = exit_of(advised), Readiness(False, advised.message)
     if as_json:
         body = {"engine": name, "ready": readiness.ready, "detail": readiness.detail}
         typer.echo(json.dumps(body, indent=2, ensure_ascii=False))
@@ -67,8 +72,8 @@ def health(
         Console().print(table)
     else:
         typer.echo("\t".join((name, "ready" if readiness.ready else "not ready", readiness.detail)).rstrip())
-    if not readiness.ready:
-        raise typer.Exit(Exit.UNAVAILABLE)
+    if status is not Exit.OK:
+        raise typer.Exit(status)
 
 
 def model_json(model: Model) -> dict[str, object]:
@@ -82,13 +87,13 @@ def model_json(model: Model) -> dict[str, object]:
     }
 
 
-async def _models(config: EngineConfig) -> list[Model]:
-    async with connect(config) as client:
+async def _models(to: Recognizer) -> list[Model]:
+    async with connect(to) as client:
         return list(await client.models())
 
 
-async def _health(config: EngineConfig) -> tuple[str, Readiness]:
-    async with connect(config) as client:
+async def _health(to: Recognizer) -> tuple[str, Readiness]:
+    async with connect(to) as client:
         return client.engine_name, await client.health()
 
 

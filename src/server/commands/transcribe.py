@@ -11,10 +11,10 @@ from typing import Annotated, BinaryIO
 import typer
 
 from asr.client import RivaASRClient
-from asr.config import EngineConfig
 from asr.errors import ASRError
 from asr.options import Options
 from asr.transcript import Transcript
+from server.commands.advice import without_name
 from server.commands.connection import (
     CaCert,
     Connection,
@@ -23,10 +23,11 @@ from server.commands.connection import (
     Language,
     MockPlan,
     ModelName,
+    Recognizer,
     Server,
     connect,
-    engine_config,
     read_settings,
+    recognizer,
 )
 from server.commands.exits import Exit, Stop, command, complain, exit_of, run_async
 from server.commands.formats import Format, destinations, render, render_error
@@ -98,22 +99,22 @@ def transcribe(
     options = Options(
         language=settings.asr_language, model=settings.asr_model, words=settings.asr_words, partials=False
     )
-    config = engine_config(Connection(engine, server, ca_cert, insecure, mock_plan))
-    status = run_async(_transcribe(files, written, settings.asr_output_dir, config, options))
+    to = recognizer(Connection(engine, server, ca_cert, insecure, mock_plan))
+    status = run_async(_transcribe(files, written, settings.asr_output_dir, to, options))
     if status is not Exit.OK:
         raise typer.Exit(status)
 
 
 async def _transcribe(
-    files: list[str], format_: Format, output_dir: Path | None, config: EngineConfig, options: Options
+    files: list[str], format_: Format, output_dir: Path | None, to: Recognizer, options: Options
 ) -> Exit:
     several = len(files) > 1
     paths = destinations(files, output_dir, format_) if output_dir is not None else {}
     statuses: set[Exit] = set()
     slots = asyncio.Semaphore(AT_ONCE)
-    async with connect(config) as client:
+    async with connect(to) as client:
         with Bars() as bars:
-            tasks = [asyncio.create_task(_one(client, name, options, slots, bars)) for name in files]
+            tasks = [asyncio.create_task(_one(client, to, name, options, slots, bars)) for name in files]
             try:
                 for name, task in zip(files, tasks, strict=True):
                     result = await task
@@ -131,7 +132,7 @@ async def _transcribe(
 
 
 async def _one(
-    client: RivaASRClient, name: str, options: Options, slots: asyncio.Semaphore, bars: Bars
+    client: RivaASRClient, to: Recognizer, name: str, options: Options, slots: asyncio.Semaphore, bars: Bars
 ) -> Transcript | ASRError:
     async with slots:
         with bars.file(name) as report:
@@ -139,7 +140,9 @@ async def _one(
                 source = _stdin() if name == "-" else Path(name)
                 return await client.transcribe_file(source, options, on_progress=report)
             except ASRError as error:
-                return error
+                advised = to.advise(error)
+                advised.message = without_name(advised.message, name)
+                return advised
 
 
 def _write(name: str, result: Transcript | ASRError, format_: Format, path: Path | None, *, several: bool) -> None:

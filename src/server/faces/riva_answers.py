@@ -6,6 +6,9 @@ the bound in place of its mistake. So everything here has a length.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -16,7 +19,7 @@ from asr.errors import ASRError, Code
 from asr.riva_proto import Message
 from server.refusals import refusal
 
-log = structlog.get_logger(__name__)
+log = structlog.get_logger("server.stream")
 
 NOTE_KEY = "riva-gateway-note"
 CODE_KEY = "riva-gateway-code"
@@ -25,7 +28,6 @@ MAX_NOTES = 16
 MAX_NOTE_CHARS = 300
 MAX_MESSAGE_BYTES = 1500
 """Of a refusal as it travels: plain characters count once, all others three times for each byte of UTF-8."""
-MAX_NAME_CHARS = 100
 
 
 @dataclass(slots=True)
@@ -41,6 +43,23 @@ class Notes:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """As gRPC metadata."""
         return tuple((NOTE_KEY, _printable(sentence)) for sentence in self.said)
+
+
+@contextmanager
+def logged(call: str, peer: str) -> Iterator[None]:
+    """A log line when a call begins, one when it ends, like those of the WebSocket faces."""
+    started = time.monotonic()
+    error: str | None = "cancelled"
+    log.info("stream opened", face="riva_grpc", call=call, peer=peer)
+    try:
+        yield
+        error = None
+    except Exception as failure:
+        error = failure.code.value if isinstance(failure, ASRError) else Code.INTERNAL.value
+        raise
+    finally:
+        duration_ms = int((time.monotonic() - started) * 1000)
+        log.info("stream closed", face="riva_grpc", call=call, peer=peer, duration_ms=duration_ms, error=error)
 
 
 async def refuse(context: Message, failure: Exception, notes: Notes) -> NoReturn:
@@ -71,11 +90,6 @@ def fitting(message: str) -> str:
         if left < 0:
             return message[:at] + "..."
     return message
-
-
-def quoted(name: str) -> str:
-    """A client's own words in quotes, cut where they are no name any more."""
-    return repr(name if len(name) <= MAX_NAME_CHARS else name[:MAX_NAME_CHARS] + "…")
 
 
 def _printable(sentence: str) -> str:

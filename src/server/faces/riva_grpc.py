@@ -17,12 +17,12 @@ import grpc.aio
 
 from asr.audio import AudioDecoder, Stereo
 from asr.engine import Agreement, AudioInput, EndUtterance, Engine, agree
-from asr.errors import ASRError, Code
+from asr.errors import ASRError, Code, quoted
 from asr.events import Event, Final, Progress
 from asr.options import Options
 from asr.riva_codec import ResponseWriter, config_rows, options_from, write_recognize
 from asr.riva_proto import Message, asr_grpc, health_grpc
-from server.faces.riva_answers import Notes, quoted, refuse
+from server.faces.riva_answers import Notes, logged, refuse
 from server.faces.riva_door import Door, RivaFaceLimits, shutting_down
 from server.faces.riva_health import Health
 
@@ -113,7 +113,7 @@ class _Recognition:
         """Audio in, results out while it arrives."""
         notes = Notes()
         try:
-            with self._door.admitted():
+            with self._door.admitted(), logged("StreamingRecognize", context.peer()):
                 await self._stream(context, notes)
         except Exception as error:
             await refuse(context, error, notes)
@@ -123,7 +123,7 @@ class _Recognition:
         """A whole recording in, all results out."""
         notes = Notes()
         try:
-            with self._door.admitted():
+            with self._door.admitted(), logged("Recognize", context.peer()):
                 response = await self._recognize(request, notes)
         except Exception as error:
             await refuse(context, error, notes)
