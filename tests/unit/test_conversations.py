@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from asr import wire
-from asr.engine import BYTES_PER_MS, agree
+from asr.engine import BYTES_PER_MS, Features, Model, agree
 from asr.errors import ASRError, Code
 from asr.options import Options
 from playbook import Playbook, SeqCheck, all_playbooks, compare, to_message
@@ -266,3 +266,15 @@ def test_cancel_leaves_no_request_without_its_answer() -> None:
     core.received('{"type":"mark","id":"m"}', 0.0)
     said = [json.loads(c.text) for c in core.received('{"type":"cancel"}', 0.0) if isinstance(c, Send)]
     assert [m["type"] for m in said] == ["marked", "finalized", "ack", "summary"]
+
+
+def test_what_the_agreed_model_can_do_counts_not_what_the_engine_said_before() -> None:
+    cutting = Model("cuts", ("en-US",), end_utterance=True)
+    agreement = agree(Options(), (cutting,), Features(end_utterance=False))
+    core = native(WordEngine("no-cut"))
+    core.opened(0.0)
+    core.received('{"type":"start"}', 0.0)
+    ready = core.begun(0, agreement, 0.0)[0]
+    assert isinstance(ready, Send)
+    assert json.loads(ready.text)["features"]["end_utterance"] is True
+    assert core.received('{"type":"finalize","id":"f"}', 0.0) == [Cut(0)]
