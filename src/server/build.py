@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from importlib import metadata
 from pathlib import Path
 
 import structlog
 
+import asr
 from asr.engine import Engine
 from server.conversation import Conversation
 from server.drive import DriveLimits, Driver, Tally
@@ -60,7 +60,7 @@ class Conversations:
             max_frame_bytes=settings.max_frame_bytes,
             max_ahead_ms=settings.max_ahead_ms,
         )
-        self._native = NativeSetup(f"riva-gateway {version()}", limits, settings.stereo)
+        self._native = NativeSetup(f"riva-gateway {asr.__version__}", limits, settings.stereo)
         self._drive_limits = DriveLimits(settings.max_ahead_ms, settings.idle_timeout_ms)
 
     def door(self) -> WebSocketDoor:
@@ -107,8 +107,3 @@ def page_folder() -> Path:
         if (folder / "index.html").is_file():
             return folder
     raise FileNotFoundError("The browser page (static/index.html) is missing from this installation. Install it again.")
-
-
-def version() -> str:
-    """The version of the installed distribution."""
-    return metadata.version("riva-gateway")

@@ -27,7 +27,6 @@ from server.sockets import Oversized, Socket, SocketClosed
 log = structlog.get_logger("server.drive")
 
 ENGINE_CLOSE_TIMEOUT_S = 5.0
-GOING_AWAY = 1001
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,24 +141,17 @@ class Driver:
     # The pumps ------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        receive, core, lock = self._socket.receive, self._core, self._lock
-        while True:
+        while self._hangup is None:
             if self._ahead.full and not await self._room():
                 return
-            message = await receive()
+            message = await self._socket.receive()
             if message is None:
                 return
-            async with lock:
-                if isinstance(message, Oversized):
-                    error = ASRError(
-                        Code.TOO_LARGE,
-                        f"A message is over the limit of {message.limit_bytes} bytes. Send smaller ones.",
-                    )
-                    await self._act(core.refused(error, self._clock()))
-                    return
-                await self._act(core.received(message, self._clock()))
-                if self._hangup is not None:
-                    return
+            if isinstance(message, Oversized):
+                text = f"A message is over the limit of {message.limit_bytes} bytes. Send smaller ones."
+                await self._tell(self._core.refused, ASRError(Code.TOO_LARGE, text))
+            else:
+                await self._tell(self._core.received, message)
 
     async def _room(self) -> bool:
         """Wait until the engine has taken enough; False when the client goes away before that."""
@@ -198,8 +190,7 @@ class Driver:
                         return
                     if isinstance(event, Final):
                         self.tally.finals += 1
-                    async with self._lock:
-                        await self._act(core.heard(number, event, self._clock()))
+                    await self._tell(core.heard, number, event)
             finally:
                 await self._close_stream(events.aclose)
         except ASRError as error:
@@ -271,30 +262,35 @@ class Driver:
             if self._hangup is not None:
                 return
             match command:
-                case Feed(number, pcm):
-                    if (take := self._takes.get(number)) is not None:
-                        take.pipe.put(pcm)
-                    self._fed_bytes += len(pcm)
-                    self.tally.audio_ms = self._fed_bytes // BYTES_PER_MS
                 case Send(text):
                     await self._socket.send(text)
                 case Begin(number, options):
                     self._takes[number] = _Take(number, options, self._ahead)
                     self._take_added.set()
-                case Cut(number):
-                    if (take := self._takes.get(number)) is not None:
-                        take.pipe.put(EndUtterance())
-                case Finish(number):
-                    if (take := self._takes.get(number)) is not None:
-                        take.pipe.end()
-                case Drop(number):
-                    if (take := self._takes.get(number)) is not None:
-                        take.dropped = True
-                        take.pipe.abandon()
                 case Hangup():
                     self._hangup = command
                     self._end()
+                case _:
+                    self._act_on_take(command)
         self._reschedule()
+
+    def _act_on_take(self, command: Feed | Cut | Finish | Drop) -> None:
+        if isinstance(command, Feed):
+            self._fed_bytes += len(command.pcm)
+            self.tally.audio_ms = self._fed_bytes // BYTES_PER_MS
+        take = self._takes.get(command.take)
+        if take is None:  # its engine has ended before its audio
+            return
+        match command:
+            case Feed(_, pcm):
+                take.pipe.put(pcm)
+            case Cut():
+                take.pipe.put(EndUtterance())
+            case Finish():
+                take.pipe.end()
+            case Drop():
+                take.dropped = True
+                take.pipe.abandon()
 
     def _reschedule(self) -> None:
         wake_at = self._core.wake_at

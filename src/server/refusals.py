@@ -10,6 +10,11 @@ from dataclasses import dataclass
 
 from asr.errors import Code
 
+# WebSocket close codes of RFC 6455 §7.4.1 that no error code stands for.
+NORMAL = 1000
+GOING_AWAY = 1001
+TOO_BIG = 1009
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

@@ -10,16 +10,16 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import grpc.aio
 import structlog
 
+import asr
 from asr.build import build_engine
 from asr.engine import Engine
 from asr.errors import ASRError, Code
-from server.build import Conversations, page_folder, version
-from server.certificates import ensure_local_certificate, server_ssl_context
+from server.build import Conversations, page_folder
+from server.certificates import localhost_certificate, server_ssl_context
 from server.faces.http import build_http
 from server.faces.riva_grpc import RivaFace, add_riva_face
 from server.listener import Listener
@@ -82,7 +82,7 @@ async def serve(
     engine = engine if engine is not None else build_engine(settings)
     conversations = Conversations(settings, engine)
     tls = _tls_context(settings)
-    listener = Listener(build_http(engine, version=version(), page=page_folder()), conversations.door(), tls=tls)
+    listener = Listener(build_http(engine, version=asr.__version__, page=page_folder()), conversations.door(), tls=tls)
     grpc_server: grpc.aio.Server | None = None
     grpc_face: RivaFace | None = None
     warm_up: asyncio.Task[object] | None = None
@@ -124,8 +124,7 @@ def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
         return None
     if settings.tls_cert is not None and settings.tls_key is not None:
         return server_ssl_context(settings.tls_cert, settings.tls_key)
-    files = ensure_local_certificate(settings.state_dir, now=datetime.now(UTC), hostname=socket.gethostname())
-    return server_ssl_context(files.cert, files.key)
+    return server_ssl_context(*localhost_certificate(settings.state_dir))
 
 
 async def _start_grpc(settings: ServerSettings, engine: Engine) -> tuple[grpc.aio.Server, RivaFace, int]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+import asr
 from server.commands.listen import listen
 from server.commands.mock_riva import mock_riva
 from server.commands.schema import schema
@@ -34,7 +34,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"riva-gateway {version('riva-gateway')}")
+        typer.echo(f"riva-gateway {asr.__version__}")
         raise typer.Exit
 
 

@@ -7,13 +7,13 @@ import ipaddress
 import shutil
 import signal
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+import asr
 from asr.errors import ASRError, Code
 from asr.settings import load_settings
 from server.certificates import local_certificate
@@ -119,7 +119,7 @@ def facts_of(settings: ServerSettings, url: str, grpc_port: int | None) -> banne
         self_made=str(local_certificate(settings.state_dir).cert) if settings.tls and settings.tls_cert is None else "",
         open_to_others=open_to_others,
         sample=str(_SAMPLE) if _SAMPLE.is_file() else "",
-        version=version("riva-gateway"),
+        version=asr.__version__,
         command=_as_typed("riva-gateway", Path(sys.argv[0])),
     )
 

@@ -18,10 +18,8 @@ from asr.errors import ASRError, Code
 from asr.events import Event, Final, Partial
 from asr.options import Options
 from server.conversation import Begin, Command, Feed, Finish, Hangup, Send
-from server.refusals import refusal
+from server.refusals import GOING_AWAY, NORMAL, refusal
 
-NORMAL = 1000
-GOING_AWAY = 1001
 END = "END"
 
 

@@ -22,11 +22,7 @@ from asr.options import Options
 from server.conversation import Begin, Command, Cut, Drop, Feed, Finish, Hangup, Send
 from server.faces.native_ledger import Ledger
 from server.faces.native_messages import read_start
-from server.refusals import refusal
-
-NORMAL = 1000
-GOING_AWAY = 1001
-TOO_BIG = 1009
+from server.refusals import GOING_AWAY, NORMAL, TOO_BIG, refusal
 
 ACK_INTERVAL_S = 1.0
 IDLE_ACK_INTERVAL_S = 5.0
