@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import sound
 import speech
 from server.serve import Addresses
 from word_engine import WordEngine
@@ -19,10 +19,7 @@ SECOND = bytes(32_000)
 
 
 def wav(data: bytes, *, claims: int | None = None, rate: int = 16_000, channels: int = 1) -> bytes:
-    size = len(data) if claims is None else claims
-    header = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", (36 + size) & 0xFFFFFFFF, b"WAVE", b"fmt ", 16, 1, channels, rate,
-                         rate * 2 * channels, 2 * channels, 16)  # fmt: skip
-    return header + struct.pack("<4sI", b"data", size) + data
+    return sound.wav(data, sound.fmt(channels=channels, rate_hz=rate), size=claims)
 
 
 async def stream(addresses: Addresses, data: bytes, audio: dict[str, Any]) -> tuple[list[dict[str, Any]], str]:
