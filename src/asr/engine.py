@@ -101,6 +101,10 @@ class Engine(Protocol):
         """Whether streams can be served. Never raises; answers within a few seconds."""
         ...
 
+    def refusal(self) -> ASRError | None:
+        """Why a further stream would be refused right now, or None. Asks nobody: it is for the door, and quick."""
+        ...
+
     def stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
         """Recognize `audio`. `options` have been through `agree`."""
         ...

@@ -25,6 +25,10 @@ class Code(StrEnum):
     """The credential is good and does not allow this."""
     NOT_FOUND = "not_found"
     """No such model, language, session or job. The message names those there are."""
+    SUPERSEDED = "superseded"
+    """A newer connection has taken the session over."""
+    EXPIRED = "expired"
+    """The session can no longer be resumed: its window is over."""
     TOO_LARGE = "too_large"
     """A message, file or session is over a stated limit."""
     IDLE_TIMEOUT = "idle_timeout"
@@ -63,6 +67,8 @@ _ACTIONS = {
     Code.UNAUTHORIZED: Action.REAUTHENTICATE,
     Code.FORBIDDEN: Action.NONE,
     Code.NOT_FOUND: Action.FIX_REQUEST,
+    Code.SUPERSEDED: Action.NONE,
+    Code.EXPIRED: Action.RESTART,
     Code.TOO_LARGE: Action.FIX_REQUEST,
     Code.IDLE_TIMEOUT: Action.RESTART,
     Code.SLOW_READER: Action.RESTART,

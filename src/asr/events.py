@@ -22,6 +22,12 @@ class FinalReason(StrEnum):
     """The audio ended."""
     MAX_LENGTH = "max_length"
     """The utterance grew over the engine's limit and was cut."""
+    FAILOVER = "failover"
+    """The recognizer was lost for good: what it had guessed until then."""
+    TIMEOUT = "timeout"
+    """The recognizer did not answer in time: what it had guessed until then."""
+    UPSTREAM_SILENT = "upstream_silent"
+    """The recognizer never said that the utterance was over: made of its last partial after a quiet while."""
 
 
 class SpeechSource(StrEnum):
@@ -30,6 +36,30 @@ class SpeechSource(StrEnum):
     VAD = "vad"
     UPSTREAM = "upstream"
     CLIENT = "client"
+
+
+class GapCause(StrEnum):
+    """Why audio will never be covered."""
+
+    BUFFER_OVERRUN = "buffer_overrun"
+    """It had fallen out of the bounded replay memory when the recognizer was lost."""
+    UPSTREAM_LOST = "upstream_lost"
+    """The recognizer was lost, and no other could be found in time."""
+    DECODE_ERROR = "decode_error"
+    """It could not be decoded."""
+
+
+class State(StrEnum):
+    """How a stream is doing, where a listener should know."""
+
+    DEGRADED = "degraded"
+    """The recognizer is slow; nothing is lost."""
+    FAILING_OVER = "failing_over"
+    """The recognizer was lost; the audio since the last final is kept and given to another."""
+    RECOVERED = "recovered"
+    """A recognizer listens again, and has what was kept."""
+    THROTTLED = "throttled"
+    """The recognizer is full; the stream waits for a place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,5 +188,32 @@ class Flushed:
     audio_ms: int
 
 
-Event = Partial | Final | SpeechStarted | SpeechEnded | Progress | Flushed
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Audio from `start_ms` to `end_ms` that no final will ever cover."""
+
+    start_ms: int
+    end_ms: int
+    cause: GapCause
+    channel: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The stream's state changed when its audio had come to `audio_ms`.
+
+    Attributes:
+        state: the new state.
+        audio_ms: how far the audio had come.
+        retry_after_ms: when the next attempt is made, where that is known.
+        detail: a sentence for people, or "".
+    """
+
+    state: State
+    audio_ms: int
+    retry_after_ms: int | None = None
+    detail: str = ""
+
+
+Event = Partial | Final | SpeechStarted | SpeechEnded | Progress | Flushed | Gap | Status
 """Anything that an engine's stream yields."""

@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Any
 
 from asr.errors import ASRError, Code
-from asr.events import Event, Final, Partial, Progress, Word
+from asr.events import Event, Final, Gap, Partial, Progress, Word
 from asr.wire import decode, encode
 
 SCHEMA = "riva-gateway.transcript/1"
@@ -47,6 +47,7 @@ class Transcript:
         model: the model's name, or "" where not known.
         duration_ms: length of the audio.
         warnings: sentences about what was odd in the audio or left out of the request.
+        gaps: audio that could not be recognized, because the recognizer was lost.
     """
 
     text: str
@@ -55,6 +56,7 @@ class Transcript:
     model: str = ""
     duration_ms: int = 0
     warnings: tuple[str, ...] = ()
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -69,6 +71,7 @@ class TranscriptBuilder:
         self.language = language
         self.model = model
         self._finals: list[Final] = []
+        self._gaps: list[Gap] = []
         self._warnings = list(dict.fromkeys(warnings))
         self._heard_ms = 0
 
@@ -80,6 +83,9 @@ class TranscriptBuilder:
                 heard_ms = event.end_ms
             case Progress():
                 heard_ms = event.processed_ms
+            case Gap():
+                self._gaps.append(event)
+                heard_ms = event.end_ms
             case Partial():
                 heard_ms = event.end_ms
             case _:
@@ -101,6 +107,7 @@ class TranscriptBuilder:
             model=self.model,
             duration_ms=self._heard_ms if duration_ms is None else duration_ms,
             warnings=tuple(self._warnings),
+            gaps=tuple(self._gaps),
         )
 
 
@@ -144,6 +151,7 @@ def to_json(transcript: Transcript) -> Json:
         "duration_ms": transcript.duration_ms,
         "warnings": list(transcript.warnings),
         "finals": [encode(final) for final in transcript.finals],
+        "gaps": [encode(gap) for gap in transcript.gaps],
     }
 
 
@@ -161,6 +169,7 @@ def from_json(message: Mapping[str, Any]) -> Transcript:
         )
     try:
         finals = [decode(final) for final in message["finals"]]
+        gaps = [decode(gap) for gap in message.get("gaps", ())]
         return Transcript(
             text=str(message["text"]),
             finals=tuple(final for final in finals if isinstance(final, Final)),
@@ -168,6 +177,7 @@ def from_json(message: Mapping[str, Any]) -> Transcript:
             model=str(message.get("model", "")),
             duration_ms=int(message["duration_ms"]),
             warnings=tuple(str(warning) for warning in message.get("warnings", ())),
+            gaps=tuple(gap for gap in gaps if isinstance(gap, Gap)),
         )
     except (ASRError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ASRError(Code.BAD_REQUEST, f"The transcript breaks its schema: {error!r}.") from error

@@ -19,11 +19,15 @@ from asr.events import (
     Final,
     FinalReason,
     Flushed,
+    Gap,
+    GapCause,
     Partial,
     Progress,
     SpeechEnded,
     SpeechSource,
     SpeechStarted,
+    State,
+    Status,
     Word,
 )
 
@@ -91,6 +95,8 @@ def encode(event: Event, *, base_ms: int = 0, base_utterance: int = 0) -> Json:
             return {"type": "progress", "processed_ms": event.processed_ms + base_ms}
         case Flushed():
             return {"type": "flushed", "audio_ms": event.audio_ms + base_ms}
+        case Gap() | Status():
+            return _health(event, base_ms)
 
 
 def decode(message: Mapping[str, Any]) -> Event | None:
@@ -188,6 +194,23 @@ def _speech(kind: str, event: SpeechStarted | SpeechEnded, base_ms: int) -> Json
     }
 
 
+def _health(event: Gap | Status, base_ms: int) -> Json:
+    if isinstance(event, Gap):
+        return {
+            "type": "gap",
+            "start_ms": event.start_ms + base_ms,
+            "end_ms": event.end_ms + base_ms,
+            "cause": event.cause.value,
+            "channel": event.channel,
+        }
+    message: Json = {"type": "status", "state": event.state.value, "audio_ms": event.audio_ms + base_ms}
+    if event.retry_after_ms is not None:
+        message["retry_after_ms"] = event.retry_after_ms
+    if event.detail:
+        message["detail"] = event.detail
+    return message
+
+
 def _decode(m: Mapping[str, Any]) -> Event | None:
     match m.get("type"):
         case "partial":
@@ -229,6 +252,13 @@ def _decode(m: Mapping[str, Any]) -> Event | None:
             return Progress(int(m["processed_ms"]))
         case "flushed":
             return Flushed(int(m["audio_ms"]))
+        case "gap":
+            return Gap(int(m["start_ms"]), int(m["end_ms"]), GapCause(m["cause"]), int(m.get("channel", 0)))
+        case "status":
+            # A server that goes down says so with a status too; that is no state of the stream.
+            if m["state"] not in set(State):
+                return None
+            return Status(State(m["state"]), int(m["audio_ms"]), m.get("retry_after_ms"), str(m.get("detail", "")))
         case _:
             return None
 

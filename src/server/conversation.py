@@ -19,9 +19,17 @@ from asr.options import Options
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a text message to the client."""
+    """Send a text message to the client.
+
+    Attributes:
+        text: the message; a numbered dialect's JSON object without its `seq`, which it gets when it is sent.
+        topic: what it is about; a later message on the same topic makes a lossy one that still waits needless.
+        lossy: whether it may be left out for a client that reads too slowly (a partial, an ack; never a final).
+    """
 
     text: str
+    topic: str = ""
+    lossy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

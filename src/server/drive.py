@@ -19,8 +19,8 @@ from asr.engine import BYTES_PER_MS, Agreement, EndUtterance, Engine, agree
 from asr.errors import ASRError, Code
 from asr.events import Final
 from asr.options import Options
+from asr.pipe import Ahead, AudioPipe
 from server.conversation import Begin, Command, Conversation, Cut, Drop, Feed, Finish, Hangup, Send
-from server.pipe import Ahead, AudioPipe
 from server.refusals import refusal
 from server.sockets import Oversized, Socket, SocketClosed
 

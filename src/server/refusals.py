@@ -40,6 +40,8 @@ _MATRIX: dict[Code, Refusal] = {
     Code.UNAUTHORIZED: Refusal(401, 4401, "UNAUTHENTICATED", "authentication_error"),
     Code.FORBIDDEN: Refusal(403, 4403, "PERMISSION_DENIED", "permission_error"),
     Code.NOT_FOUND: Refusal(404, 4404, "NOT_FOUND", "invalid_request_error"),
+    Code.SUPERSEDED: Refusal(409, 4409, "ABORTED", "invalid_request_error"),
+    Code.EXPIRED: Refusal(410, 4410, "NOT_FOUND", "invalid_request_error"),
     Code.TOO_LARGE: Refusal(413, 4413, "RESOURCE_EXHAUSTED", "invalid_request_error"),
     Code.IDLE_TIMEOUT: Refusal(408, 4408, "DEADLINE_EXCEEDED", "invalid_request_error"),
     Code.SLOW_READER: Refusal(408, 4499, "ABORTED", "invalid_request_error"),

@@ -49,6 +49,8 @@ _CLOSE_CODES = {
     4403: Code.FORBIDDEN,
     4404: Code.NOT_FOUND,
     4408: Code.IDLE_TIMEOUT,
+    4409: Code.SUPERSEDED,
+    4410: Code.EXPIRED,
     4413: Code.TOO_LARGE,
     4415: Code.BAD_AUDIO,
     4429: Code.RATE_LIMITED,
@@ -85,6 +87,10 @@ class GatewayEngine:
         self._tls: ssl.SSLContext | None = tls_context(config) if self._address.secure else None
         self._open: set[ClientConnection] = set()
         self._closed = False
+
+    def refusal(self) -> ASRError | None:
+        """See `Engine`: the far gateway decides for itself."""
+        return None
 
     async def models(self) -> Sequence[Model]:
         """See `Engine`."""

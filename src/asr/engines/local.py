@@ -63,19 +63,26 @@ class LocalEngine:
             return Readiness(False, error.message)
         return Readiness(ready, "" if ready else died().message)
 
+    def refusal(self) -> ASRError | None:
+        """`overloaded` while `max_streams` are open."""
+        if self._streams < self._config.max_streams:
+            return None
+        return ASRError(
+            Code.OVERLOADED,
+            f"All {self._config.max_streams} streams of the embedded recognizer are taken. "
+            "Try again when one has ended.",
+            retry_after_ms=1000,
+        )
+
     async def stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
         """Recognize `audio`; see `asr.engine.Engine`.
 
         Raises:
             ASRError: `overloaded` over `max_streams`, `unavailable` when a worker dies or cannot be started.
         """
-        if self._streams >= self._config.max_streams:
-            raise ASRError(
-                Code.OVERLOADED,
-                f"All {self._config.max_streams} streams of the embedded recognizer are taken. "
-                "Try again when one has ended.",
-                retry_after_ms=1000,
-            )
+        full = self.refusal()
+        if full is not None:
+            raise full
         self._streams += 1
         try:
             worker = await self._worker()

@@ -55,6 +55,10 @@ class MockEngine:
             endpointing=True,
         )
 
+    def refusal(self) -> ASRError | None:
+        """See `Engine`: it is never full."""
+        return None
+
     async def models(self) -> Sequence[Model]:
         """The plan's models."""
         return read_models(config_response(self._plan.server.models))

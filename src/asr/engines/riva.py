@@ -90,6 +90,10 @@ class RivaEngine:
             return Readiness(False, "The recognizer serves no model yet.")
         return Readiness(True)
 
+    def refusal(self) -> ASRError | None:
+        """See `Engine`: one endpoint keeps no count; `asr.resilience` does."""
+        return None
+
     def stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
         """Recognize `audio`; with a model that cannot stream, all at once after the end of the audio."""
         model_name = options.model or self._config.model

@@ -1,4 +1,8 @@
-"""The audio of a conversation on its way from the socket to the engine: bounded, one reader a take."""
+"""Audio on its way to an engine: bounded, and read by one reader at a time.
+
+An `AudioPipe` may be left by its reader in the middle of a wait, and read on by another: nothing is lost. That is
+what a stream needs that is carried from one recognizer to the next (`asr.resilience`).
+"""
 
 from __future__ import annotations
 
