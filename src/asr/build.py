@@ -6,7 +6,7 @@ pocketsphinx and websockets are not loaded by `import asr`.
 
 from __future__ import annotations
 
-from asr.config import EngineConfig, GatewayConfig, LocalConfig, MockConfig, RivaConfig
+from asr.config import EngineConfig, GatewayConfig, LocalConfig, MockConfig, ResilientConfig, RivaConfig
 from asr.engine import Engine
 from asr.settings import EngineSettings
 
@@ -20,6 +20,8 @@ def build_engine(setup: EngineSettings | EngineConfig) -> Engine:
         ASRError: `bad_request` or `not_found`, when a plan or certificate file cannot be used.
     """
     config = setup.engine_config() if isinstance(setup, EngineSettings) else setup
+    if isinstance(config, ResilientConfig):
+        config = config.members[0]
     match config:
         case LocalConfig():
             from asr.engines.local import LocalEngine
@@ -29,6 +31,10 @@ def build_engine(setup: EngineSettings | EngineConfig) -> Engine:
             from asr.engines.riva import RivaEngine
 
             return RivaEngine(config)
+        case ResilientConfig():
+            from asr.resilience.resilient import ResilientEngine
+
+            return ResilientEngine([build_engine(member) for member in config.members], config.resilience)
         case MockConfig():
             from asr.engines.mock import MockEngine
             from asr.mock.plan import MockPlan, load_plan

@@ -102,7 +102,7 @@ class ResilienceConfig:
     """
 
     failover_timeout_ms: int = 15_000
-    start_timeout_ms: int = 1_500
+    start_timeout_ms: int = 1_000
     retry_base_ms: int = 100
     retry_cap_ms: int = 2_000
     retry_budget_percent: int = 10

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterable
 
 from asr.engine import AudioInput, EndUtterance
+from asr.errors import ASRError, Code
 
 
 class Ahead:
@@ -52,6 +54,7 @@ class AudioPipe:
         self._ahead = ahead
         self._items: deque[AudioInput] = deque()
         self._ended = False
+        self._failure: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
 
     def put(self, item: AudioInput) -> None:
@@ -68,6 +71,11 @@ class AudioPipe:
         self._ended = True
         self._wake_reader()
 
+    def fail(self, error: Exception) -> None:
+        """The audio broke: the reader gets `error` after what is there."""
+        self._failure = error
+        self.end()
+
     def abandon(self) -> None:
         """Nobody reads any more: forget what is there."""
         self._ahead.add(-sum(len(item) for item in self._items if not isinstance(item, EndUtterance)))
@@ -79,6 +87,8 @@ class AudioPipe:
 
     async def __anext__(self) -> AudioInput:
         while not self._items:
+            if self._failure is not None:
+                raise self._failure
             if self._ended:
                 raise StopAsyncIteration
             self._reader = asyncio.get_running_loop().create_future()
@@ -94,3 +104,24 @@ class AudioPipe:
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+
+
+async def pour(audio: AsyncIterable[AudioInput], pipe: AudioPipe, ahead: Ahead) -> None:
+    """Read `audio` into a pipe, one item ahead of the pipe's reader, to its end.
+
+    For audio whose own reader must not be interrupted: a generator that is cancelled in the middle of a wait is over.
+    """
+    try:
+        async for item in audio:
+            pipe.put(item)
+            if ahead.full:
+                await ahead.room()
+        pipe.end()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        # Not this task was cancelled, but something that the caller's audio waited for.
+        pipe.fail(ASRError(Code.INTERNAL, "The audio was cancelled in mid-stream."))
+    except Exception as error:
+        pipe.fail(error)

@@ -1,0 +1,333 @@
+"""Streams that lose their recognizer, without a network: nothing lost, nothing twice, on one clock."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+
+import pytest
+
+from asr.config import ResilienceConfig
+from asr.engine import AudioInput, EndUtterance, Model
+from asr.errors import ASRError, Code
+from asr.events import Event, Final, FinalReason, Flushed, Gap, GapCause, Partial, Progress, State, Status
+from asr.options import Options
+from asr.pipe import Ahead, AudioPipe
+from asr.resilience.resilient import ResilientEngine
+from asr.resilience.retry import RetryBudget
+from counting import FRAME_BYTES, CountingEngine, Fault, check_whole, cut_anywhere, frames, lost
+
+QUICK = ResilienceConfig(
+    failover_timeout_ms=400, start_timeout_ms=60, retry_base_ms=1, retry_cap_ms=2, breaker_open_ms=20
+)
+OPTIONS = Options(model="numbers", language="en-US")
+SEED = int(os.environ.get("CHAOS_SEED", "20"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "1000"))
+
+
+def piped(items: Sequence[AudioInput], *, end: bool = True) -> AudioPipe:
+    pipe = AudioPipe(Ahead(10**9))
+    for item in items:
+        pipe.put(item)
+    if end:
+        pipe.end()
+    return pipe
+
+
+async def listen(
+    engine: ResilientEngine, audio: AudioPipe | AsyncIterator[AudioInput], seen: list[Event] | None = None
+) -> list[Event]:
+    seen = [] if seen is None else seen
+    async with aclosing(engine.stream(audio, OPTIONS)) as events:
+        async for event in events:
+            seen.append(event)
+    return seen
+
+
+def states(events: Sequence[Event]) -> list[State]:
+    return [event.state for event in events if isinstance(event, Status)]
+
+
+async def test_without_a_fault_it_only_passes_on() -> None:
+    inner = CountingEngine()
+    engine = ResilientEngine([inner], QUICK)
+    events = await listen(engine, piped([frames(12)]))
+    plain = [event async for event in CountingEngine().stream(piped([frames(12)]), OPTIONS)]
+    assert events == plain
+    assert (inner.attempts, engine.memory.used_bytes) == (1, 0)
+    assert (engine.figures.streams, engine.figures.attempts, engine.figures.replayed_ms) == (1, 1, 0)
+    await engine.aclose()
+    assert inner.closed
+
+
+@pytest.mark.parametrize("after", range(13))
+async def test_a_recognizer_that_dies_at_any_frame(after: int) -> None:
+    inner = CountingEngine([Fault(after, lost())])
+    engine = ResilientEngine([inner], QUICK)
+    events = await listen(engine, piped([frames(12)]))
+    check_whole(events, 12)
+    assert inner.attempts == 2
+    told = states(events)
+    assert told == ([State.FAILING_OVER, State.RECOVERED] if after else [])
+    assert engine.figures.failovers == (1 if after else 0)
+    await engine.aclose()
+
+
+async def test_another_endpoint_takes_over_at_once() -> None:
+    first, second = CountingEngine([Fault(7, lost())] * 9), CountingEngine()
+    engine = ResilientEngine([first, second], QUICK)
+    events = await listen(engine, piped([frames(1, n) for n in range(20)]))
+    check_whole(events, 20)
+    assert (first.attempts, second.attempts) == (1, 1)
+    assert second.heard[0] == list(range(5, 20))
+    assert engine.figures.replayed_ms == 2
+    await engine.aclose()
+
+
+async def test_partials_never_go_back_and_revisions_only_grow() -> None:
+    engine = ResilientEngine([CountingEngine([Fault(4, lost())]), CountingEngine()], QUICK)
+    events = await listen(engine, piped([frames(5)]))
+    told = [(p.revision, len(p.text.split())) for p in events if isinstance(p, Partial)]
+    assert told == sorted(told)
+    assert [event.processed_ms for event in events if isinstance(event, Progress)] == [1, 2, 3, 4, 5]
+    await engine.aclose()
+
+
+@pytest.mark.parametrize("partials", [True, False])
+async def test_random_faults_and_chunks_leave_nothing_uncovered(partials: bool) -> None:
+    """The property that the product promises; `CHAOS_KILLS` and `CHAOS_SEED` set the size and the dice."""
+    kills = run = 0
+    while kills < KILLS // 2:
+        seed = SEED * 100_000 + run
+        dice = random.Random(seed)
+        count = dice.randrange(1, 120)
+        chunks = cut_anywhere(frames(count), dice)
+        members = []
+        for _ in range(dice.choice((1, 2, 3))):
+            faults = [Fault(dice.randrange(0, 25), lost()) for _ in range(dice.randrange(0, 8))]
+            members.append(
+                CountingEngine(
+                    faults,
+                    utterance_frames=lambda dice=dice: dice.randrange(1, 30),  # type: ignore[misc]
+                    partials=partials,
+                    progress=dice.random() < 0.8,
+                )
+            )
+        config = ResilienceConfig(
+            failover_timeout_ms=2_000,
+            start_timeout_ms=2_000,
+            retry_base_ms=0,
+            retry_cap_ms=1,
+            breaker_open_ms=1,
+            breaker_failures=1_000,
+            replay_max_ms=dice.choice((60_000, 10, 4)),
+        )
+        engine = ResilientEngine(members, config, chance=dice.random)
+        engine.budget = RetryBudget(100, floor=1_000)
+        events = await listen(engine, piped(chunks))
+        try:
+            check_whole(events, count)
+            assert all(member.open == 0 for member in members)
+            assert engine.memory.used_bytes == 0
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}") from error
+        kills += sum(min(member.attempts, len(member.faults)) for member in members)
+        run += 1
+        await engine.aclose()
+
+
+async def test_a_memory_that_is_too_small_gives_an_explicit_gap() -> None:
+    config = ResilienceConfig(replay_max_ms=4, retry_base_ms=1, retry_cap_ms=2)
+    inner = CountingEngine([Fault(10, lost())], utterance_frames=100, partials=False)
+    engine = ResilientEngine([inner], config)
+    events = await listen(engine, piped([frames(1, n) for n in range(12)]))
+    assert [event for event in events if isinstance(event, Gap)] == [Gap(0, 6, GapCause.BUFFER_OVERRUN)]
+    check_whole(events, 12)
+    assert engine.figures.gaps_ms == 6
+    await engine.aclose()
+
+
+async def test_when_no_recognizer_comes_back_the_guess_is_kept_and_the_rest_is_a_gap() -> None:
+    inner = CountingEngine([Fault(7, lost("First."))] + [Fault(0, lost("Later."))] * 500)
+    engine = ResilientEngine([inner], QUICK)
+    seen: list[Event] = []
+    pipe = piped([frames(1, n) for n in range(9)])
+    with pytest.raises(ASRError) as caught:
+        await listen(engine, pipe, seen)
+    assert caught.value.code is Code.UNAVAILABLE
+    assert caught.value.earlier[0].message == "First."
+    finals = [event for event in seen if isinstance(event, Final)]
+    assert [final.reason for final in finals] == [FinalReason.ENDPOINT, FinalReason.FAILOVER]
+    check_whole(seen, 7)
+    assert engine.figures.given_up == 1
+    await engine.aclose()
+
+
+async def test_the_callers_own_fault_is_not_tried_again() -> None:
+    inner = CountingEngine([Fault(3, ASRError(Code.BAD_AUDIO, "Not mono."))])
+    engine = ResilientEngine([inner], QUICK)
+    with pytest.raises(ASRError, match="Not mono"):
+        await listen(engine, piped([frames(9)]))
+    assert inner.attempts == 1
+    assert engine.pool.endpoints[0].breaker.state == "closed"
+    await engine.aclose()
+
+
+async def test_what_the_callers_audio_raises_comes_through() -> None:
+    async def microphone() -> AsyncIterator[AudioInput]:
+        yield frames(3)
+        raise ValueError("unplugged")
+
+    inner = CountingEngine()
+    engine = ResilientEngine([inner], QUICK)
+    with pytest.raises(ValueError, match="unplugged"):
+        await listen(engine, microphone())
+    assert inner.attempts == 1
+    await engine.aclose()
+
+
+async def test_a_generator_of_audio_survives_the_loss_of_its_reader() -> None:
+    async def microphone() -> AsyncIterator[AudioInput]:
+        for n in range(40):
+            await asyncio.sleep(0.0005)
+            yield frames(1, n)
+
+    engine = ResilientEngine([CountingEngine([Fault(n, lost()) for n in (3, 9, 1, 14)])], QUICK)
+    check_whole(await listen(engine, microphone()), 40)
+    await engine.aclose()
+
+
+async def test_an_end_of_utterance_is_answered_once_whatever_fails() -> None:
+    items: list[AudioInput] = []
+    for n in range(10):
+        items += [frames(2, 2 * n), EndUtterance()]
+    for after in range(21):
+        inner = CountingEngine([Fault(after, lost()), Fault(after // 2, lost())], utterance_frames=3)
+        engine = ResilientEngine([inner], QUICK)
+        events = await listen(engine, piped(items))
+        check_whole(events, 20)
+        assert sum(isinstance(event, Flushed) for event in events) == 10, after
+        await engine.aclose()
+
+
+async def test_a_start_that_cannot_succeed_is_refused_at_once() -> None:
+    inner = CountingEngine([Fault(0, lost())] * 10_000)
+    engine = ResilientEngine([inner], ResilienceConfig())
+    loop = asyncio.get_running_loop()
+    slow = 0.0
+    for _ in range(200):
+        began = loop.time()
+        with pytest.raises(ASRError) as caught:
+            await listen(engine, piped([frames(1)]))
+        slow = max(slow, loop.time() - began)
+        assert caught.value.code is Code.UNAVAILABLE
+    assert slow < 1.2
+    assert inner.attempts <= 200 * 1.1, "an outage is not multiplied"
+    refused = engine.refusal()
+    assert refused is not None
+    assert refused.retry_after_ms
+    await engine.aclose()
+
+
+async def test_an_endpoint_without_models_is_starting_and_not_used() -> None:
+    models: list[Model] = []
+    inner = CountingEngine(list_models=lambda: models)
+    engine = ResilientEngine([inner], ResilienceConfig())
+    assert list(await engine.models()) == []
+    state = await engine.ready()
+    assert not state.ready
+    assert "starting" in state.detail
+    with pytest.raises(ASRError) as caught:
+        await listen(engine, piped([frames(1)]))
+    assert caught.value.code is Code.UNAVAILABLE
+    assert inner.attempts == 0
+    models.append(Model("numbers", ("en-US",)))
+    engine.pool.look_now()
+    await engine.pool.change(3)
+    assert (await engine.ready()).ready
+    check_whole(await listen(engine, piped([frames(3)])), 3)
+    await engine.aclose()
+
+
+async def test_streams_go_to_the_endpoint_that_has_the_fewest() -> None:
+    members = [CountingEngine(), CountingEngine(), CountingEngine()]
+    engine = ResilientEngine(members, QUICK)
+    pipes = [piped([frames(1)], end=False) for _ in range(9)]
+    tasks = [asyncio.create_task(listen(engine, pipe)) for pipe in pipes]
+    while sum(member.open for member in members) < 9:
+        await asyncio.sleep(0.001)
+    assert [member.open for member in members] == [3, 3, 3]
+    for pipe in pipes:
+        pipe.end()
+    await asyncio.gather(*tasks)
+    await engine.aclose()
+
+
+async def test_a_full_endpoint_refuses_as_overloaded() -> None:
+    engine = ResilientEngine([CountingEngine()], ResilienceConfig(max_streams=2))
+    pipes = [piped([frames(1)], end=False) for _ in range(2)]
+    tasks = [asyncio.create_task(listen(engine, pipe)) for pipe in pipes]
+    await asyncio.sleep(0.01)
+    refused = engine.refusal()
+    assert refused is not None
+    assert refused.code is Code.OVERLOADED
+    with pytest.raises(ASRError) as caught:
+        await listen(engine, piped([frames(1)]))
+    assert caught.value.code is Code.OVERLOADED
+    for pipe in pipes:
+        pipe.end()
+    await asyncio.gather(*tasks)
+    assert engine.refusal() is None
+    await engine.aclose()
+
+
+async def test_an_old_stream_is_renewed_at_a_pause() -> None:
+    inner = CountingEngine()
+    engine = ResilientEngine([inner], ResilienceConfig(max_stream_ms=1))
+    pipe = piped([], end=False)
+
+    async def speak() -> None:
+        for n in range(40):
+            await asyncio.sleep(0.001)
+            pipe.put(frames(1, n))
+        pipe.end()
+
+    speaker = asyncio.create_task(speak())
+    events = await listen(engine, pipe)
+    await speaker
+    check_whole(events, 40)
+    assert states(events) == []
+    assert engine.figures.rotations == inner.attempts - 1 > 0
+    await engine.aclose()
+
+
+async def test_a_caller_who_leaves_leaves_nothing_behind() -> None:
+    inner = CountingEngine()
+    engine = ResilientEngine([inner], QUICK)
+    before = asyncio.all_tasks()
+    stream = engine.stream(piped([frames(5)], end=False), OPTIONS)
+    await anext(stream)
+    await stream.aclose()
+    assert (inner.open, engine.memory.used_bytes, engine.pool.endpoints[0].streams) == (0, 0, 0)
+    await engine.aclose()
+    assert asyncio.all_tasks() == before
+
+
+async def test_a_long_silence_does_not_fill_the_memory() -> None:
+    class Quiet(CountingEngine):
+        async def _speak(self, audio, fault, heard):  # type: ignore[no-untyped-def]
+            done = 0
+            async for item in audio:
+                done += len(item)
+                yield Progress(done // 32)
+
+    engine = ResilientEngine([Quiet()], QUICK)
+    kept = 0
+    async with aclosing(engine.stream(piped([bytes(10 * FRAME_BYTES)] * 3_000), OPTIONS)) as events:
+        async for _ in events:
+            kept = max(kept, engine.memory.used_bytes)
+    assert kept < 5_000 * 32
+    await engine.aclose()
