@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr.config import EngineConfig, GatewayConfig, MockConfig, RivaConfig
+from asr.config import EngineConfig, GatewayConfig, MockConfig, ResilientConfig, RivaConfig
 from asr.engine import Engine
 from asr.errors import ASRError, Code
 from asr.settings import EngineName, EngineSettings, is_loopback, load_settings, parse_endpoint
@@ -102,7 +102,7 @@ def _from_endpoint(endpoint: str, credentials: Credentials) -> EngineConfig:
                 "token", "The token would travel unencrypted to another machine. Give ssl=True, or leave it out."
             )
         metadata += (("authorization", f"Bearer {credentials.token}"),)
-    return RivaConfig(endpoint=address, ssl=ssl, root_cert=ca_cert, metadata=metadata)
+    return ResilientConfig((RivaConfig(endpoint=address, ssl=ssl, root_cert=ca_cert, metadata=metadata),))
 
 
 def _bad(param: str, message: str) -> ASRError:

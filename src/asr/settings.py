@@ -5,29 +5,38 @@ A key is its field's name in capitals. Units are in the names. `server.settings`
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from asr.config import LocalConfig, MockConfig, RivaConfig
+from asr.config import LocalConfig, MockConfig, ResilienceConfig, ResilientConfig, RivaConfig
+from asr.endpoints import PRINTABLE, is_ipv6, is_loopback, parse_endpoint, parse_metadata
 from asr.loading import SettingsError, StrictSettings, load_settings
 
-__all__ = ["EngineName", "EngineSettings", "SettingsError", "is_loopback", "load_settings", "parse_endpoint"]
+__all__ = [
+    "EngineName",
+    "EngineSettings",
+    "SettingsError",
+    "is_loopback",
+    "load_settings",
+    "parse_endpoint",
+    "parse_metadata",
+]
 
 EngineName = Literal["local", "riva", "mock"]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Timeout = Annotated[int, Field(ge=1, le=3_600_000)]
+TimeoutOrNever = Annotated[int, Field(ge=0, le=3_600_000)]
 
 _LOCAL = LocalConfig()
 _RIVA = RivaConfig()
-_METADATA_KEY = re.compile(r"^[0-9a-z_.-]+$")
-_PRINTABLE = re.compile(r"^[\x20-\x7e]*$")
+_RESILIENCE = ResilienceConfig()
+_MB = 1024 * 1024
+_IDLE_LIMIT_MS = 50_000
+"""Riva gives a stream up after 60 s without audio; silence that is sent later than this may come too late."""
 
 
 class EngineSettings(StrictSettings):
@@ -46,6 +55,16 @@ class EngineSettings(StrictSettings):
     asr_engine: EngineName | None = None
     asr_mock_plan: Path | None = None
     asr_secrets_dir: Path | None = None
+    asr_failover_timeout_ms: Timeout = _RESILIENCE.failover_timeout_ms
+    asr_start_timeout_ms: Timeout = _RESILIENCE.start_timeout_ms
+    asr_retry_base_ms: Annotated[int, Field(ge=1, le=60_000)] = _RESILIENCE.retry_base_ms
+    asr_retry_cap_ms: Annotated[int, Field(ge=1, le=60_000)] = _RESILIENCE.retry_cap_ms
+    asr_retry_budget_percent: Annotated[int, Field(ge=0, le=100)] = _RESILIENCE.retry_budget_percent
+    asr_breaker_failures: Annotated[int, Field(ge=1, le=1_000)] = _RESILIENCE.breaker_failures
+    asr_breaker_open_ms: Timeout = _RESILIENCE.breaker_open_ms
+    asr_breaker_probe_ms: Timeout = _RESILIENCE.breaker_probe_ms
+    asr_replay_max_ms: Annotated[int, Field(ge=1_000, le=3_600_000)] = _RESILIENCE.replay_max_ms
+    asr_replay_total_mb: Annotated[int, Field(ge=1, le=1_048_576)] = _RESILIENCE.replay_total_bytes // _MB
 
     riva_endpoints: str = ""
     riva_host: str = ""
@@ -61,10 +80,21 @@ class EngineSettings(StrictSettings):
     riva_force_eou: Literal["auto", "on", "off"] = _RIVA.force_eou
     riva_connect_timeout_ms: Timeout = _RIVA.connect_timeout_ms
     riva_first_response_timeout_ms: Timeout = _RIVA.first_response_timeout_ms
+    riva_stall_timeout_ms: Timeout = _RIVA.stall_timeout_ms
+    riva_degraded_after_ms: Timeout = _RIVA.degraded_after_ms
+    riva_idle_silence_ms: Annotated[int, Field(ge=0)] = _RIVA.idle_silence_ms
+    riva_quiet_final_ms: TimeoutOrNever = _RIVA.quiet_final_ms
     riva_call_timeout_ms: Timeout = _RIVA.call_timeout_ms
     riva_finalize_timeout_ms: Timeout = _RIVA.finalize_timeout_ms
     riva_drain_timeout_ms: Timeout = _RIVA.drain_timeout_ms
-    riva_keepalive_time_ms: Annotated[int, Field(ge=0, le=3_600_000)] = _RIVA.keepalive_time_ms
+    riva_keepalive_time_ms: TimeoutOrNever = _RIVA.keepalive_time_ms
+    riva_keepalive_timeout_ms: Timeout = _RIVA.keepalive_timeout_ms
+    riva_streams_per_channel: Annotated[int, Field(ge=1, le=10_000)] = _RIVA.streams_per_channel
+    riva_max_streams: Annotated[int, Field(ge=0, le=100_000)] = _RESILIENCE.max_streams
+    riva_adaptive_limit: bool = _RESILIENCE.adaptive
+    riva_max_lag_ms: Timeout = _RESILIENCE.max_lag_ms
+    riva_max_stream_ms: Annotated[int, Field(ge=0, le=86_400_000)] = _RESILIENCE.max_stream_ms
+    riva_health_interval_ms: Annotated[int, Field(ge=100, le=3_600_000)] = _RESILIENCE.health_interval_ms
     riva_max_message_bytes: Annotated[int, Field(ge=65_536, le=2**31 - 1)] = _RIVA.max_message_bytes
 
     local_workers: Annotated[int, Field(ge=0, le=256)] = _LOCAL.workers
@@ -75,21 +105,34 @@ class EngineSettings(StrictSettings):
 
     @field_validator("riva_endpoints")
     @classmethod
-    def _one_endpoint(cls, value: str) -> str:
-        endpoints = [part.strip() for part in value.split(",") if part.strip()]
-        if len(endpoints) > 1:
+    def _endpoints(cls, value: str) -> str:
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        seen: set[str] = set()
+        for number, part in enumerate(parts, 1):
+            where = f"endpoint {number}: " if len(parts) > 1 else ""
+            try:
+                address = parse_endpoint(part)[0].lower()
+            except ValueError as error:
+                raise ValueError(f"{where}{error}") from None
+            if address in seen:
+                raise ValueError(f"{where}{address} is named before, and cannot stand in for itself. Keep it once.")
+            seen.add(address)
+        return ",".join(parts)
+
+    @field_validator("riva_idle_silence_ms")
+    @classmethod
+    def _in_time(cls, value: int) -> int:
+        if value >= _IDLE_LIMIT_MS:
             raise ValueError(
-                f"{len(endpoints)} endpoints are given, and this release speaks to one, because it cannot yet carry a "
-                "stream over to another when one fails. Keep one of them."
+                f"{value} is too late: Riva gives a stream up after 60 s without audio. Set it below "
+                f"{_IDLE_LIMIT_MS}, or to 0 for a server that waits for ever."
             )
-        for endpoint in endpoints:
-            parse_endpoint(endpoint)
-        return ",".join(endpoints)
+        return value
 
     @field_validator("riva_host")
     @classmethod
     def _bare_host(cls, value: str) -> str:
-        if ":" in value.strip("[]") and not _is_ipv6(value.strip("[]")):
+        if ":" in value.strip("[]") and not is_ipv6(value.strip("[]")):
             raise ValueError("this is a host name without a port. Put the port into RIVA_PORT, or use RIVA_ENDPOINTS.")
         if "/" in value or "@" in value or " " in value:
             raise ValueError("this is not a host name. Give only the name or address of the Riva server.")
@@ -98,7 +141,7 @@ class EngineSettings(StrictSettings):
     @field_validator("riva_function_id")
     @classmethod
     def _printable(cls, value: str) -> str:
-        if not _PRINTABLE.match(value):
+        if not PRINTABLE.match(value):
             raise ValueError("it holds a character that cannot travel in a header. Copy the id again.")
         return value
 
@@ -132,18 +175,38 @@ class EngineSettings(StrictSettings):
             raise ValueError(
                 f"RIVA_SSL_CLIENT_{missing}: a client certificate and its key go together. Set this one too."
             )
+        self._agree_on_tls()
         metadata = dict(self._own_metadata())
         if self.riva_api_key is not None and "authorization" in metadata:
             raise ValueError("RIVA_API_KEY: RIVA_METADATA has an authorization too. Keep one of them.")
         if self.riva_function_id and "function-id" in metadata:
             raise ValueError("RIVA_FUNCTION_ID: RIVA_METADATA has a function-id too. Keep one of them.")
         if self.engine == "riva" and self.riva_api_key is not None:
-            riva = self.riva_config()
-            if not (riva.ssl or riva.root_cert or riva.client_cert or is_loopback(riva.endpoint)):
-                raise ValueError(
-                    "RIVA_API_KEY: it would travel unencrypted to another machine. Set RIVA_SSL=on, or remove the key."
-                )
+            for riva in self.riva_configs():
+                if not (riva.ssl or riva.root_cert or riva.client_cert or is_loopback(riva.endpoint)):
+                    raise ValueError(
+                        "RIVA_API_KEY: it would travel unencrypted to another machine. "
+                        "Set RIVA_SSL=on, or remove the key."
+                    )
+        if self.asr_retry_cap_ms < self.asr_retry_base_ms:
+            raise ValueError(
+                f"ASR_RETRY_CAP_MS: {self.asr_retry_cap_ms} is below ASR_RETRY_BASE_MS, the shortest pause. Raise it."
+            )
         return self
+
+    def _agree_on_tls(self) -> None:
+        said = {secure for _, secure in self._addresses()}
+        scheme = {True: "grpcs://", False: "grpc://"}
+        if self.riva_ssl is not None and (not self.riva_ssl) in said:
+            raise ValueError(
+                f"RIVA_SSL: it is {'on' if self.riva_ssl else 'off'}, and RIVA_ENDPOINTS has a "
+                f"{scheme[not self.riva_ssl]}. Change one of the two."
+            )
+        if self.riva_ssl is None and len(said) > 1 and None in said:
+            raise ValueError(
+                "RIVA_ENDPOINTS: some endpoints say grpc:// or grpcs://, others do not. "
+                "Write it in front of all of them, or of none and set RIVA_SSL."
+            )
 
     @property
     def engine(self) -> EngineName:
@@ -152,13 +215,13 @@ class EngineSettings(StrictSettings):
             return self.asr_engine
         return "riva" if self.riva_endpoints or self.riva_host else "local"
 
-    def engine_config(self) -> LocalConfig | RivaConfig | MockConfig:
+    def engine_config(self) -> ResilientConfig | MockConfig:
         """The record of the chosen engine."""
         match self.engine:
             case "local":
-                return self.local_config()
+                return ResilientConfig((self.local_config(),), self._resilience())
             case "riva":
-                return self.riva_config()
+                return ResilientConfig(self.riva_configs(), self._riva_resilience())
             case "mock":
                 return MockConfig(plan=self.asr_mock_plan)
 
@@ -173,29 +236,64 @@ class EngineSettings(StrictSettings):
             partial_interval_ms=self.local_partial_interval_ms,
         )
 
-    def riva_config(self) -> RivaConfig:
-        """How the Riva endpoint is spoken to; `localhost` where none is named."""
+    def riva_configs(self) -> tuple[RivaConfig, ...]:
+        """How each Riva endpoint is spoken to; `localhost` where none is named."""
+        return tuple(
+            RivaConfig(
+                endpoint=endpoint,
+                ssl=bool(secure) if self.riva_ssl is None else self.riva_ssl,
+                root_cert=self.riva_ssl_root_cert,
+                client_cert=self.riva_ssl_client_cert,
+                client_key=self.riva_ssl_client_key,
+                metadata=self._metadata(),
+                model=self.riva_model,
+                connect_timeout_ms=self.riva_connect_timeout_ms,
+                first_response_timeout_ms=self.riva_first_response_timeout_ms,
+                stall_timeout_ms=self.riva_stall_timeout_ms,
+                degraded_after_ms=self.riva_degraded_after_ms,
+                idle_silence_ms=self.riva_idle_silence_ms,
+                quiet_final_ms=self.riva_quiet_final_ms,
+                streams_per_channel=self.riva_streams_per_channel,
+                call_timeout_ms=self.riva_call_timeout_ms,
+                finalize_timeout_ms=self.riva_finalize_timeout_ms,
+                drain_timeout_ms=self.riva_drain_timeout_ms,
+                keepalive_time_ms=self.riva_keepalive_time_ms,
+                keepalive_timeout_ms=self.riva_keepalive_timeout_ms,
+                max_message_bytes=self.riva_max_message_bytes,
+                force_eou=self.riva_force_eou,
+            )
+            for endpoint, secure in self._addresses()
+        )
+
+    def _addresses(self) -> list[tuple[str, bool | None]]:
         if self.riva_endpoints:
-            endpoint, secure = parse_endpoint(self.riva_endpoints)
-        else:
-            host = self.riva_host.strip("[]") or "localhost"
-            endpoint, secure = f"[{host}]:{self.riva_port}" if ":" in host else f"{host}:{self.riva_port}", None
-        return RivaConfig(
-            endpoint=endpoint,
-            ssl=bool(secure) if self.riva_ssl is None else self.riva_ssl,
-            root_cert=self.riva_ssl_root_cert,
-            client_cert=self.riva_ssl_client_cert,
-            client_key=self.riva_ssl_client_key,
-            metadata=self._metadata(),
-            model=self.riva_model,
-            connect_timeout_ms=self.riva_connect_timeout_ms,
-            first_response_timeout_ms=self.riva_first_response_timeout_ms,
-            call_timeout_ms=self.riva_call_timeout_ms,
-            finalize_timeout_ms=self.riva_finalize_timeout_ms,
-            drain_timeout_ms=self.riva_drain_timeout_ms,
-            keepalive_time_ms=self.riva_keepalive_time_ms,
-            max_message_bytes=self.riva_max_message_bytes,
-            force_eou=self.riva_force_eou,
+            return [parse_endpoint(part) for part in self.riva_endpoints.split(",")]
+        host = self.riva_host.strip("[]") or "localhost"
+        return [(f"[{host}]:{self.riva_port}" if ":" in host else f"{host}:{self.riva_port}", None)]
+
+    def _resilience(self) -> ResilienceConfig:
+        return replace(
+            _RESILIENCE,
+            failover_timeout_ms=self.asr_failover_timeout_ms,
+            start_timeout_ms=self.asr_start_timeout_ms,
+            retry_base_ms=self.asr_retry_base_ms,
+            retry_cap_ms=self.asr_retry_cap_ms,
+            retry_budget_percent=self.asr_retry_budget_percent,
+            breaker_failures=self.asr_breaker_failures,
+            breaker_open_ms=self.asr_breaker_open_ms,
+            breaker_probe_ms=self.asr_breaker_probe_ms,
+            replay_max_ms=self.asr_replay_max_ms,
+            replay_total_bytes=self.asr_replay_total_mb * _MB,
+        )
+
+    def _riva_resilience(self) -> ResilienceConfig:
+        return replace(
+            self._resilience(),
+            max_streams=self.riva_max_streams,
+            adaptive=self.riva_adaptive_limit,
+            max_lag_ms=self.riva_max_lag_ms,
+            max_stream_ms=self.riva_max_stream_ms,
+            health_interval_ms=self.riva_health_interval_ms,
         )
 
     def _own_metadata(self) -> tuple[tuple[str, str], ...]:
@@ -208,70 +306,3 @@ class EngineSettings(StrictSettings):
         if self.riva_api_key is not None:
             metadata += (("authorization", f"Bearer {self.riva_api_key.get_secret_value()}"),)
         return metadata
-
-
-def parse_endpoint(text: str) -> tuple[str, bool | None]:
-    """`host:port`, `grpc://host:port` or `grpcs://host:port` → (`host:port`, whether TLS is meant).
-
-    The second is None where no scheme says. Raises ValueError, in a sentence.
-    """
-    scheme, mark, rest = text.strip().rpartition("://")
-    if mark and scheme.lower() not in ("grpc", "grpcs"):
-        raise ValueError(f"{scheme}:// is not how a Riva server is spoken to. Give host:port, or grpcs://host:port.")
-    host, colon, port = rest.rstrip("/").rpartition(":")
-    if "@" in rest or "/" in host or " " in rest:
-        raise ValueError("an endpoint is only a host and a port. Give host:port, such as riva.example:50051.")
-    if not colon or not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
-        raise ValueError("an endpoint needs a host and a port. Give host:port, such as riva.example:50051.")
-    if ":" in host and not (host.startswith("[") and host.endswith("]") and _is_ipv6(host[1:-1])):
-        raise ValueError("an IPv6 address stands in brackets before its port. Give [::1]:50051.")
-    return f"{host}:{int(port)}", scheme.lower() == "grpcs" if mark else None
-
-
-def parse_metadata(text: str) -> tuple[tuple[str, str], ...]:
-    """gRPC metadata from a JSON object of texts, or from `key=value,key=value`.
-
-    Raises ValueError, in a sentence that repeats no value.
-    """
-    pairs: Mapping[str, object]
-    if text.lstrip().startswith("{"):
-        pairs = _json_object(text)
-    else:
-        parts = [part.partition("=") for part in text.split(",") if part.strip()]
-        if not all(mark for _, mark, _ in parts):
-            raise ValueError("a part of it has no '='. Write key=value,key=value, or a JSON object.")
-        pairs = {key.strip(): value.strip() for key, _, value in parts}
-    for key, value in pairs.items():
-        if not _METADATA_KEY.match(key.lower()) or key.lower().endswith("-bin") or key.lower().startswith("grpc-"):
-            raise ValueError("one of its keys is not a gRPC metadata key. Use letters, digits, '-', '_' and '.'.")
-        if not isinstance(value, str) or not _PRINTABLE.match(value):
-            raise ValueError("one of its values is not printable ASCII text. Quote numbers; drop line ends.")
-    return tuple((key.lower(), str(value)) for key, value in pairs.items())
-
-
-def _json_object(text: str) -> Mapping[str, object]:
-    try:
-        loaded = json.loads(text)
-    except ValueError:
-        loaded = None
-    if not isinstance(loaded, dict):
-        raise ValueError('it begins like JSON and is not a JSON object. Write {"key": "value"}, or key=value.')
-    return loaded
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        return ip_address(text).version == 6
-    except ValueError:
-        return False
-
-
-def is_loopback(endpoint: str) -> bool:
-    """Whether `host:port` is on this machine."""
-    host = endpoint.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

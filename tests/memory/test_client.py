@@ -18,7 +18,7 @@ import pytest
 import asr
 import speech
 from asr.choice import Credentials, choose
-from asr.config import GatewayConfig, LocalConfig, MockConfig, RivaConfig
+from asr.config import GatewayConfig, LocalConfig, MockConfig, ResilientConfig, RivaConfig
 from asr.engine import AudioInput, EndUtterance
 from asr.errors import ASRError, Code
 from asr.events import Event, Final, Flushed, Partial, Progress
@@ -48,9 +48,10 @@ def chosen(endpoint: Any = None, engine: Any = None, mock_mode: bool = False, **
 @pytest.mark.parametrize(
     ("endpoint", "config"),
     [
-        ("riva:50051", RivaConfig(endpoint="riva:50051")),
-        ("grpc://riva:50051", RivaConfig(endpoint="riva:50051")),
-        ("grpcs://riva:443", RivaConfig(endpoint="riva:443", ssl=True)),
+        ("riva:50051", ResilientConfig((RivaConfig(endpoint="riva:50051"),))),
+        ("grpc://riva:50051", ResilientConfig((RivaConfig(endpoint="riva:50051"),))),
+        ("grpcs://riva:443", ResilientConfig((RivaConfig(endpoint="riva:443", ssl=True),))),
+        (RivaConfig(), RivaConfig()),
         ("https://gateway:8443", GatewayConfig("https://gateway:8443")),
         ("wss://gateway", GatewayConfig("wss://gateway")),
         ("http://localhost:1", GatewayConfig("http://localhost:1")),
@@ -66,14 +67,15 @@ def test_an_endpoint_says_what_is_there(endpoint: Any, config: object, monkeypat
 def test_without_one_the_environment_says_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text("DATABASE_URL=somebody's own\nASR_ENGINE=mock\n")
-    assert chosen() == LocalConfig()
+    assert chosen() == ResilientConfig((LocalConfig(),))
     assert chosen(engine="mock") == MockConfig()
     assert chosen(mock_mode=True) == MockConfig()
-    monkeypatch.setenv("RIVA_ENDPOINTS", "riva:1")
-    assert chosen() == RivaConfig(endpoint="riva:1")
-    assert chosen(engine="local") == LocalConfig()
+    monkeypatch.setenv("RIVA_ENDPOINTS", "riva:1,riva:2")
+    assert chosen() == ResilientConfig((RivaConfig(endpoint="riva:1"), RivaConfig(endpoint="riva:2")))
+    assert chosen(engine="local") == ResilientConfig((LocalConfig(),))
     assert chosen(settings=EngineSettings(asr_engine="mock")) == MockConfig()
-    assert chosen(engine="local", settings=EngineSettings(local_workers=2)) == LocalConfig(workers=2)
+    two = EngineSettings(local_workers=2)
+    assert chosen(engine="local", settings=two) == ResilientConfig((LocalConfig(workers=2),))
     monkeypatch.setenv("ASR_ENGIN", "mock")
     with pytest.raises(ASRError, match="Did you mean ASR_ENGINE"):
         RivaASRClient()
@@ -82,12 +84,13 @@ def test_without_one_the_environment_says_it(monkeypatch: pytest.MonkeyPatch, tm
 def test_credentials_go_with_their_endpoint(tmp_path: Path) -> None:
     cert = tmp_path / "cert.pem"
     cert.touch()
-    assert chosen("riva:1", ssl=True, token="t", metadata={"Function-Id": "f"}) == RivaConfig(
+    (riva,) = chosen("riva:1", ssl=True, token="t", metadata={"Function-Id": "f"}).members
+    assert riva == RivaConfig(
         endpoint="riva:1", ssl=True, metadata=(("function-id", "f"), ("authorization", "Bearer t"))
     )
-    assert chosen("riva:1", ca_cert=str(cert), token="t").root_cert == cert
+    assert chosen("riva:1", ca_cert=str(cert), token="t").members[0].root_cert == cert
     assert chosen("https://g", token="t", ca_cert=cert, insecure=True) == GatewayConfig("https://g", "t", cert, True)
-    assert chosen("localhost:1", token="t").metadata == (("authorization", "Bearer t"),)
+    assert chosen("localhost:1", token="t").members[0].metadata == (("authorization", "Bearer t"),)
 
 
 @pytest.mark.parametrize(
@@ -381,6 +384,6 @@ def test_every_public_name_is_there() -> None:
     for name in asr.__all__:
         assert getattr(asr, name) is not None
     assert set(asr.__all__) <= set(dir(asr))
-    assert len(asr.__all__) <= 16
+    assert len(asr.__all__) <= 21
     with pytest.raises(AttributeError, match="'asr' has no attribute 'Nothing'"):
         asr.Nothing  # noqa: B018

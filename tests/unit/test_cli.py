@@ -13,11 +13,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from asr.config import GatewayConfig, LocalConfig, MockConfig, RivaConfig
-from asr.engines.gateway_http import connection_error
+from asr.config import GatewayConfig, LocalConfig, MockConfig, ResilientConfig, RivaConfig
 from asr.errors import ASRError, Code
 from asr.events import Final, Partial, Word
 from asr.riva_codec import error_from_status
+from asr.session.address import connection_error
 from asr.settings import SettingsError
 from asr.transcript import Transcript
 from server.certificates import ensure_local_certificate
@@ -256,6 +256,11 @@ def test_the_address_that_was_tried_is_told() -> None:
     assert "host:1" in advise(error_from_status("UNIMPLEMENTED", "", "call"), RivaConfig(endpoint="host:1")).message
     busy = error_from_status("RESOURCE_EXHAUSTED", "", "open")
     assert advise(busy, RivaConfig()) is busy
+    pair = ResilientConfig((RivaConfig(endpoint="a:1"), RivaConfig(endpoint="b:2")))
+    assert "at a:1 or b:2. Is any of them running?" in advise(down, pair).message
+    assert advise(down, ResilientConfig((LocalConfig(),))) is down
+    alone = ResilientConfig((RivaConfig(),))
+    assert "so localhost:50051 was tried" in advise(down, alone, named=False).message
     assert not recognizer(Connection(engine=EngineChoice.RIVA)).named
     assert recognizer(Connection(server="h:1")).named
 
@@ -303,8 +308,8 @@ def test_what_is_no_server_is_refused(text: str) -> None:
 
 
 def test_flags_choose_the_recognizer(tmp_path: Path) -> None:
-    assert isinstance(engine_config(Connection()), LocalConfig)
-    assert isinstance(engine_config(Connection(engine=EngineChoice.RIVA)), RivaConfig)
+    assert engine_config(Connection()) == ResilientConfig((LocalConfig(),))
+    assert engine_config(Connection(engine=EngineChoice.RIVA)) == ResilientConfig((RivaConfig(),))
     assert engine_config(Connection(engine=EngineChoice.MOCK)) == MockConfig(plan=None)
 
 
@@ -312,11 +317,9 @@ def test_the_server_flag_wins_over_the_settings(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("RIVA_HOST", "other")
     monkeypatch.setenv("RIVA_SSL", "on")
     plain = engine_config(Connection(server="grpc://here:1"))
-    assert isinstance(plain, RivaConfig)
-    assert (plain.endpoint, plain.ssl) == ("here:1", False)
+    assert plain == ResilientConfig((RivaConfig(endpoint="here:1"),))
     unsaid = engine_config(Connection(server="here:1"))
-    assert isinstance(unsaid, RivaConfig)
-    assert unsaid.ssl
+    assert unsaid == ResilientConfig((RivaConfig(endpoint="here:1", ssl=True),))
 
 
 def test_a_key_does_not_travel_unencrypted_to_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,7 +354,7 @@ def test_the_server_may_come_from_the_settings_and_a_flag_wins(monkeypatch: pyte
     other = engine_config(Connection(server="https://other.example"))
     assert isinstance(other, GatewayConfig)
     assert "other.example" in other.url
-    assert isinstance(engine_config(Connection(engine=EngineChoice.LOCAL)), LocalConfig)
+    assert engine_config(Connection(engine=EngineChoice.LOCAL)) == ResilientConfig((LocalConfig(),))
     monkeypatch.setenv("ASR_CA_CERT", "/none.pem")
     with pytest.raises(SettingsError, match="ASR_CA_CERT"):
         engine_config(Connection())

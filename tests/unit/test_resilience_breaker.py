@@ -222,6 +222,12 @@ def test_every_change_is_told_once_and_complete() -> None:
     assert seen == [after for _, after in changes]
 
 
+@pytest.mark.parametrize(("opens", "asks"), [(2.45, 3.02), (1.453, 1.895), (0.094, 1.463)])
+def test_who_waits_as_long_as_told_is_not_refused_over_a_rounding(opens: float, asks: float) -> None:
+    subject = opened(breaker(), opens)
+    assert subject.admits(asks + subject.wait_ms(asks) / 1000)
+
+
 def test_no_failures_at_all_is_no_setting() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Breaker(0, 1_000, 1_000)

@@ -91,8 +91,9 @@ def test_it_grows_when_it_is_used_up_and_the_lag_is_short() -> None:
     assert limit.limit(now) == 48
     now = feed(limit, now, [200] * 20, 40)
     assert limit.limit(now) == 48, "40 of 48 is room enough"
-    now = feed(limit, now, [800] * 20, 48)
-    assert limit.limit(now) == 48, "over half of the longest lag"
+    for _ in range(3):
+        now = feed(limit, now, [800] * 20, 48)
+        assert limit.limit(now) == 48, "over half of the longest lag"
     now = feed(limit, now, [300] * 20, 48)
     now = feed(limit, now, [700] * 20, 51)
     assert limit.limit(now) == 51, "still short, and on its way up"

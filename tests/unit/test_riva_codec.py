@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 from asr import wire
 from asr.audio import AudioFormat, Encoding
 from asr.engine import Features, Model, agree
-from asr.errors import Action, ASRError, Code
+from asr.errors import ASRError, Code
 from asr.events import Event, Final, FinalReason, Partial, Progress, Word
 from asr.options import Diarization, Endpointing, Options, Phrase
 from asr.riva_codec import (
     ResponseReader,
     ResponseWriter,
     config_rows,
-    error_from_status,
     options_from,
     read_models,
     read_recognize,
@@ -329,78 +328,6 @@ def test_the_language_is_left_to_a_model_that_finds_out() -> None:
     assert wire_language("es-US", by_list) == "es-US"
     assert wire_language("multi", by_word) == "multi"
     assert wire_language("multi", None) == ""
-
-
-@pytest.mark.parametrize(
-    ("status", "details", "code", "retryable"),
-    [
-        (
-            "INVALID_ARGUMENT",
-            "request for sequence 7 to model 'x' must specify the START flag on the first",
-            "unavailable",
-            True,
-        ),
-        (
-            "INVALID_ARGUMENT",
-            "Error: Unavailable model requested given these parameters: language_code=en; ",
-            "not_found",
-            False,
-        ),
-        ("INVALID_ARGUMENT", "Model not found for language xx", "not_found", False),
-        ("INVALID_ARGUMENT", "Error: config format doesn't match with header format", "bad_audio", False),
-        ("INVALID_ARGUMENT", "Only mono audio supported", "bad_audio", False),
-        ("INVALID_ARGUMENT", "no", "bad_request", False),
-        ("NOT_FOUND", "Function 'a': Not found for account 'b'", "unavailable", False),
-        ("NOT_FOUND", "nothing here", "not_found", False),
-        ("INTERNAL", "Received RST_STREAM with error code 2", "unavailable", True),
-        ("INTERNAL", "Internal error while making inference request", "internal", True),
-        ("INTERNAL", "Deadline Exceeded", "timeout", True),
-        ("UNAVAILABLE", "failed to connect to all addresses", "unavailable", True),
-        ("UNAVAILABLE", "Received http2 header with status: 429", "overloaded", True),
-        ("UNKNOWN", "429 Too Many Requests", "overloaded", True),
-        ("DEADLINE_EXCEEDED", "", "timeout", True),
-        ("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max (5242887 vs. 4194304)", "too_large", False),
-        ("RESOURCE_EXHAUSTED", "Bandwidth exhausted or memory limit exceeded", "overloaded", True),
-        ("UNAUTHENTICATED", "bad key nvapi-123", "unavailable", False),
-        ("PERMISSION_DENIED", "", "unavailable", False),
-        ("CANCELLED", "", "unavailable", True),
-        ("ABORTED", "", "unavailable", True),
-        ("UNIMPLEMENTED", "Method not found!", "unavailable", False),
-        ("UNKNOWN", "odd", "internal", False),
-    ],
-)
-def test_what_a_status_means(status: str, details: str, code: str, retryable: bool) -> None:
-    error = error_from_status(status, details, "stream")
-    assert (error.code.value, error.retryable) == (code, retryable)
-    assert "nvapi" not in error.message
-    if error.code is Code.UNAVAILABLE and not retryable:
-        assert error.action is Action.NONE
-
-
-def test_where_it_failed_is_said() -> None:
-    assert "cannot be reached" in error_from_status("UNAVAILABLE", "", "open").message
-    assert "broke off" in error_from_status("UNAVAILABLE", "", "stream").message
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "10.0.3.7:50051",
-        "riva.internal.example.com",
-        "riva-asr:50051",
-        "ipv4:10.0.0.1:443",
-        "https://h/x",
-        "[::1]:50051",
-    ],
-)
-def test_addresses_stay_inside(address: str) -> None:
-    message = error_from_status("INVALID_ARGUMENT", f"refused by {address} for parakeet-0.6b-en-US", "call").message
-    assert address not in message
-    assert "parakeet-0.6b-en-US" in message
-
-
-def test_long_texts_are_cut() -> None:
-    assert len(error_from_status("INVALID_ARGUMENT", "no " * 500, "call").message) < 300
 
 
 def test_partials_of_a_writer_never_claim_the_end() -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from asr.config import LocalConfig, MockConfig, RivaConfig
+from asr.config import LocalConfig, MockConfig, ResilienceConfig, ResilientConfig, RivaConfig
 from asr.errors import ASRError, Code
 from asr.settings import EngineSettings, SettingsError, load_settings, parse_endpoint, parse_metadata
 from server.settings import ServerSettings, default_state_dir
@@ -52,11 +52,11 @@ def test_the_engine_follows_what_is_set(env: dict[str, str], engine: str) -> Non
 
 
 def test_local_settings_mirror_the_config_record() -> None:
-    assert load().engine_config() == LocalConfig()
+    assert load().engine_config() == ResilientConfig((LocalConfig(),))
     for each in fields(LocalConfig):
         assert f"local_{each.name}" in EngineSettings.model_fields
     env = {"LOCAL_WORKERS": "3", "LOCAL_MAX_STREAMS": "5", "LOCAL_SILENCE_MS": "700"}
-    assert load(env).engine_config() == LocalConfig(workers=3, max_streams=5, silence_ms=700)
+    assert load(env).engine_config() == ResilientConfig((LocalConfig(workers=3, max_streams=5, silence_ms=700),))
 
 
 def test_riva_settings_become_the_config_record(tmp_path: Path) -> None:
@@ -77,9 +77,17 @@ def test_riva_settings_become_the_config_record(tmp_path: Path) -> None:
         "RIVA_FIRST_RESPONSE_TIMEOUT_MS": "2",
         "RIVA_CALL_TIMEOUT_MS": "3",
         "RIVA_FINALIZE_TIMEOUT_MS": "4",
+        "RIVA_STALL_TIMEOUT_MS": "5",
+        "RIVA_DEGRADED_AFTER_MS": "6",
+        "RIVA_IDLE_SILENCE_MS": "7",
+        "RIVA_QUIET_FINAL_MS": "8",
+        "RIVA_DRAIN_TIMEOUT_MS": "9",
+        "RIVA_KEEPALIVE_TIME_MS": "10",
+        "RIVA_KEEPALIVE_TIMEOUT_MS": "11",
+        "RIVA_STREAMS_PER_CHANNEL": "12",
         "RIVA_MAX_MESSAGE_BYTES": "65536",
     }
-    assert load(env).engine_config() == RivaConfig(
+    riva = RivaConfig(
         endpoint="riva.example:443",
         ssl=True,
         root_cert=tmp_path / "ca.pem",
@@ -92,7 +100,62 @@ def test_riva_settings_become_the_config_record(tmp_path: Path) -> None:
         first_response_timeout_ms=2,
         call_timeout_ms=3,
         finalize_timeout_ms=4,
+        stall_timeout_ms=5,
+        degraded_after_ms=6,
+        idle_silence_ms=7,
+        quiet_final_ms=8,
+        drain_timeout_ms=9,
+        keepalive_time_ms=10,
+        keepalive_timeout_ms=11,
+        streams_per_channel=12,
         max_message_bytes=65536,
+    )
+    assert load(env).engine_config() == ResilientConfig((riva,))
+    told = {name.removeprefix("riva_") for name in EngineSettings.model_fields}
+    told |= {name.removeprefix("ssl_") for name in told}
+    assert {each.name for each in fields(RivaConfig)} - told == {"endpoint"}
+
+
+_SURVIVAL = {
+    "ASR_FAILOVER_TIMEOUT_MS": "1",
+    "ASR_START_TIMEOUT_MS": "2",
+    "ASR_RETRY_BASE_MS": "3",
+    "ASR_RETRY_CAP_MS": "4",
+    "ASR_RETRY_BUDGET_PERCENT": "5",
+    "ASR_BREAKER_FAILURES": "6",
+    "ASR_BREAKER_OPEN_MS": "7",
+    "ASR_BREAKER_PROBE_MS": "8",
+    "ASR_REPLAY_MAX_MS": "9000",
+    "ASR_REPLAY_TOTAL_MB": "10",
+}
+_SURVIVED = ResilienceConfig(1, 2, 3, 4, 5, 6, 7, 8, 9000, 10 * 1024 * 1024)
+
+
+def test_what_survives_a_failure_is_set_for_every_engine() -> None:
+    assert load(_SURVIVAL).engine_config() == ResilientConfig((LocalConfig(),), _SURVIVED)
+    assert load({**_SURVIVAL, "ASR_ENGINE": "mock"}).engine_config() == MockConfig()
+
+
+def test_limits_of_an_endpoint_are_for_riva_only() -> None:
+    env = {
+        "RIVA_MAX_STREAMS": "1",
+        "RIVA_ADAPTIVE_LIMIT": "off",
+        "RIVA_MAX_LAG_MS": "2",
+        "RIVA_MAX_STREAM_MS": "3",
+        "RIVA_HEALTH_INTERVAL_MS": "400",
+    }
+    assert load(env).engine_config() == ResilientConfig((LocalConfig(),))
+    expected = replace(_SURVIVED, max_streams=1, adaptive=False, max_lag_ms=2, max_stream_ms=3, health_interval_ms=400)
+    assert load({**env, **_SURVIVAL, "ASR_ENGINE": "riva"}).engine_config() == ResilientConfig(
+        (RivaConfig(),), expected
+    )
+
+
+def test_several_endpoints_stand_in_for_each_other() -> None:
+    env = {"RIVA_ENDPOINTS": "grpcs://a:1, grpc://b:2,", "RIVA_MODEL": "m"}
+    config = load(env).engine_config()
+    assert config == ResilientConfig(
+        (RivaConfig(endpoint="a:1", ssl=True, model="m"), RivaConfig(endpoint="b:2", model="m"))
     )
 
 
@@ -105,12 +168,12 @@ def test_riva_settings_become_the_config_record(tmp_path: Path) -> None:
         ({"RIVA_HOST": "[::1]"}, "[::1]:50051", False),
         ({"ASR_ENGINE": "riva"}, "localhost:50051", False),
         ({"RIVA_ENDPOINTS": "grpcs://riva:443/"}, "riva:443", True),
-        ({"RIVA_ENDPOINTS": "grpcs://riva:443", "RIVA_SSL": "off"}, "riva:443", False),
+        ({"RIVA_ENDPOINTS": "grpcs://riva:443", "RIVA_SSL": "on"}, "riva:443", True),
         ({"RIVA_ENDPOINTS": " riva:443 ,"}, "riva:443", False),
     ],
 )
 def test_where_riva_is(env: dict[str, str], endpoint: str, ssl: bool) -> None:
-    config = load(env).riva_config()
+    (config,) = load(env).riva_configs()
     assert (config.endpoint, config.ssl) == (endpoint, ssl)
 
 
@@ -271,7 +334,14 @@ def test_a_bad_value_is_one_line_with_key_problem_and_fix(env: dict[str, str], t
 @pytest.mark.parametrize(
     ("env", "key", "words"),
     [
-        ({"RIVA_ENDPOINTS": "a:1,b:2"}, "RIVA_ENDPOINTS", "speaks to one, because"),
+        ({"RIVA_ENDPOINTS": "a:1,b"}, "RIVA_ENDPOINTS", "endpoint 2: an endpoint needs a host and a port"),
+        ({"RIVA_ENDPOINTS": "a:1,b:2,grpc://A:1"}, "RIVA_ENDPOINTS", "endpoint 3: a:1 is named before"),
+        ({"RIVA_IDLE_SILENCE_MS": "50000"}, "RIVA_IDLE_SILENCE_MS", "gives a stream up after 60 s"),
+        ({"RIVA_IDLE_SILENCE_MS": "-1"}, "RIVA_IDLE_SILENCE_MS", "too small"),
+        ({"RIVA_STREAMS_PER_CHANNEL": "0"}, "RIVA_STREAMS_PER_CHANNEL", "at least 1"),
+        ({"RIVA_HEALTH_INTERVAL_MS": "99"}, "RIVA_HEALTH_INTERVAL_MS", "at least 100"),
+        ({"ASR_REPLAY_MAX_MS": "999"}, "ASR_REPLAY_MAX_MS", "at least 1000"),
+        ({"ASR_RETRY_BUDGET_PERCENT": "101"}, "ASR_RETRY_BUDGET_PERCENT", "at most 100"),
         ({"RIVA_ENDPOINTS": "riva"}, "RIVA_ENDPOINTS", "needs a host and a port"),
         ({"RIVA_ENDPOINTS": "https://riva:443"}, "RIVA_ENDPOINTS", "grpcs://host:port"),
         ({"RIVA_HOST": "riva:50051"}, "RIVA_HOST", "RIVA_PORT"),
@@ -290,6 +360,25 @@ def test_what_a_bad_value_is_told(env: dict[str, str], key: str, words: str) -> 
     assert words in text
 
 
+@pytest.mark.parametrize(
+    ("env", "text"),
+    [
+        (
+            {"RIVA_ENDPOINTS": "grpcs://a:1", "RIVA_SSL": "off"},
+            "RIVA_SSL: it is off, and RIVA_ENDPOINTS has a grpcs://. Change one of the two.",
+        ),
+        (
+            {"RIVA_ENDPOINTS": "a:1,grpc://b:1", "RIVA_SSL": "on"},
+            "RIVA_SSL: it is on, and RIVA_ENDPOINTS has a grpc://. Change one of the two.",
+        ),
+        ({"RIVA_ENDPOINTS": "grpcs://a:1,b:1"}, "RIVA_ENDPOINTS: some endpoints say grpc:// or grpcs://, others do"),
+        ({"ASR_RETRY_BASE_MS": "5000"}, "ASR_RETRY_CAP_MS: 2000 is below ASR_RETRY_BASE_MS"),
+    ],
+)
+def test_settings_that_contradict_each_other(env: dict[str, str], text: str) -> None:
+    assert refusal(env).startswith(text)
+
+
 def test_certificates_go_with_their_keys(tmp_path: Path) -> None:
     (tmp_path / "a.pem").touch()
     file = str(tmp_path / "a.pem")
@@ -302,7 +391,9 @@ def test_certificates_go_with_their_keys(tmp_path: Path) -> None:
 def test_a_key_is_never_sent_in_the_clear() -> None:
     env = {"RIVA_HOST": "riva.example", "RIVA_API_KEY": CANARY}
     assert refusal(env).startswith("RIVA_API_KEY: it would travel unencrypted")
-    assert load({**env, "RIVA_SSL": "on"}).riva_config().ssl
+    assert load({**env, "RIVA_SSL": "on"}).riva_configs()[0].ssl
+    several = {"RIVA_ENDPOINTS": "localhost:1,riva.example:1", "RIVA_API_KEY": CANARY}
+    assert refusal(several).startswith("RIVA_API_KEY: it would travel unencrypted")
     assert load({**env, "RIVA_HOST": "127.0.0.1"}).engine == "riva"
 
 
@@ -335,7 +426,7 @@ def test_secrets_are_never_shown() -> None:
     env = {"RIVA_API_KEY": CANARY, "RIVA_METADATA": f"x-key={CANARY}", "RIVA_HOST": "localhost"}
     settings = load(env)
     shown = [repr(settings), str(settings), settings.model_dump_json(), repr(settings.model_dump())]
-    shown += [repr(settings.riva_config()), str(settings.riva_config())]
+    shown += [repr(settings.engine_config()), str(settings.riva_configs())]
     assert not any(CANARY in text for text in shown)
 
 
@@ -354,6 +445,7 @@ def test_secrets_are_never_shown() -> None:
         {"RIVA_API_KYE": CANARY},
         {"RIVA_HOST": "riva.example", "RIVA_API_KEY": CANARY},
         {"RIVA_ENDPOINTS": f"user:{CANARY}@riva:443"},
+        {"RIVA_ENDPOINTS": f"a:1,user:{CANARY}@riva:443"},
     ],
 )
 def test_no_error_repeats_a_secret(env: dict[str, str]) -> None:

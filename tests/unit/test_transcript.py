@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.errors import ASRError, Code
-from asr.events import Alternative, Final, FinalReason, Flushed, Partial, Progress, SpeechStarted, Word
+from asr.events import Alternative, Final, FinalReason, Flushed, Gap, GapCause, Partial, Progress, SpeechStarted, Word
 from asr.transcript import SCHEMA, Transcript, TranscriptBuilder, fold, from_json, join, schema, to_json
 
 HELLO = Final(
@@ -105,3 +105,14 @@ def test_reading_what_is_no_transcript_is_a_clear_error(message: dict[str, objec
     with pytest.raises(ASRError) as caught:
         from_json(message)
     assert caught.value.code is Code.BAD_REQUEST
+
+
+def test_a_gap_is_kept_and_comes_back() -> None:
+    gap = Gap(900, 2_000, GapCause.UPSTREAM_LOST)
+    transcript = fold([HELLO, gap])
+    assert transcript.gaps == (gap,)
+    assert transcript.duration_ms >= 2_000
+    assert from_json(json.loads(json.dumps(to_json(transcript)))) == transcript
+    older = to_json(transcript)
+    del older["gaps"]
+    assert from_json(older).gaps == ()

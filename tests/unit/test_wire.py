@@ -19,11 +19,15 @@ from asr.events import (
     Final,
     FinalReason,
     Flushed,
+    Gap,
+    GapCause,
     Partial,
     Progress,
     SpeechEnded,
     SpeechSource,
     SpeechStarted,
+    State,
+    Status,
     Word,
 )
 
@@ -133,6 +137,8 @@ events = st.one_of(
     st.builds(SpeechEnded, milliseconds, st.sampled_from(SpeechSource), st.integers(0, 7)),
     st.builds(Progress, milliseconds),
     st.builds(Flushed, milliseconds),
+    st.builds(Gap, milliseconds, milliseconds, st.sampled_from(GapCause), st.integers(0, 7)),
+    st.builds(Status, st.sampled_from(State), milliseconds, st.one_of(st.none(), milliseconds), st.text()),
 )
 
 
@@ -143,9 +149,13 @@ def test_any_event_comes_back_as_it_was(event: Event) -> None:
     assert wire.decode(json.loads(json.dumps(encoded))) == event
 
 
-@pytest.mark.parametrize("kind", ["ready", "ack", "gap", "something_new", None])
+@pytest.mark.parametrize("kind", ["ready", "ack", "something_new", None])
 def test_what_is_not_an_event_is_none(kind: str | None) -> None:
     assert wire.decode({"type": kind}) is None
+
+
+def test_a_server_that_goes_down_says_nothing_of_the_stream() -> None:
+    assert wire.decode({"type": "status", "state": "draining", "deadline_ms": 9_000}) is None
 
 
 @pytest.mark.parametrize(

@@ -1,38 +1,40 @@
 """The `riva` engine: one Riva or Speech NIM endpoint over gRPC.
 
-One channel for all calls, opened with the first. What a stream does is in `asr.engines.riva_call`; what its
-messages mean, in `asr.riva_codec`.
+What a stream does is in `asr.engines.riva_call`, its connections in `asr.engines.riva_channels`; what its
+messages mean, in `asr.riva_codec`. Answers come as bytes and are read here: gRPC for asyncio would wait for ever
+after one that it cannot read.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from asr.config import RivaConfig
 from asr.engine import BYTES_PER_MS, AudioInput, EndUtterance, Features, Model, Readiness
 from asr.engines.riva_call import RivaCall
+from asr.engines.riva_channels import Channels, Lease
 from asr.errors import ASRError, Code
 from asr.events import Event, Flushed
 from asr.options import Options
 from asr.riva_codec import error_from_status, read_models, read_recognize, recognize_config, wire_language
-from asr.riva_proto import Message, asr_grpc
+from asr.riva_proto import Message
 from asr.riva_proto import asr as pb
 
-MODELS_FRESH_S = 5.0
-"""For how long a list of models is taken as it was."""
+MODELS_FRESH_S = 1.0
+"""For how long a list of models is taken as it was, where no call fails: those who look after health ask here."""
 READY_TIMEOUT_MS = 3_000
 """The longest that `ready` takes."""
-MAX_RECONNECT_BACKOFF_MS = 2_000
-"""The longest pause between attempts to connect: gRPC's own two minutes would outlast most outages."""
-KEEPALIVE_TIMEOUT_MS = 10_000
 
+_SERVICE = "/nvidia.riva.asr.RivaSpeechRecognition/"
 _FORCE_EOU_MODELS = ("nemotron",)
 
 
@@ -53,13 +55,12 @@ class RivaEngine:
         """
         self._config = config
         self._clock = clock
-        self._credentials = _credentials(config)
+        self._channels = Channels(config, _credentials(config), clock=clock)
         self._metadata = tuple((key.lower(), value) for key, value in config.metadata)
-        self._channel: grpc.aio.Channel | None = None
-        self._stub: Message = None
         self._models: tuple[Model, ...] = ()
         self._models_until = 0.0
-        self._closed = False
+        self._asking: asyncio.Task[tuple[Model, ...]] | None = None
+        self._curious = 0
 
     @property
     def features(self) -> Features:
@@ -77,7 +78,7 @@ class RivaEngine:
         )
 
     async def models(self) -> Sequence[Model]:
-        """The models that the server lists; asked again after five seconds."""
+        """The models that the server lists; asked again after a second."""
         return await self._list_models(self._config.call_timeout_ms)
 
     async def ready(self) -> Readiness:
@@ -101,25 +102,29 @@ class RivaEngine:
         options = replace(options, model=model_name, language=wire_language(options.language, model))
         if model is not None and not model.streaming:
             return self._recognize(audio, options)
-        force_eou = self._knows_force_eou(model_name)
-        return self._explained(RivaCall(self._open, audio, options, self._config, force_eou=force_eou))
+        return self._stream(audio, options)
 
     async def aclose(self) -> None:
-        """Close the channel; open streams fail with `unavailable`."""
-        self._closed = True
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close(None)
+        """Close the connections; open streams fail with `unavailable`."""
+        await self._channels.aclose()
+        if self._asking is not None:
+            await asyncio.wait({self._asking})
 
-    async def _explained(self, call: RivaCall) -> AsyncGenerator[Event]:
+    async def _stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
+        lease = self._channels.lease()
+        force_eou = self._knows_force_eou(options.model)
+        call = RivaCall(lambda: self._open(lease), audio, options, self._config, force_eou=force_eou)
         events = call.events()
+        broken = False
         try:
             async for event in events:
                 yield event
         except ASRError as error:
+            broken = _is_broken(error)
             raise self._name_models(error) from error.__cause__
         finally:
             await events.aclose()
+            self._release(lease, broken=broken)
 
     async def _recognize(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
         recording = bytearray()
@@ -143,55 +148,99 @@ class RivaEngine:
                 request.id.value = options.request_id
             # The server works through the whole recording before it answers.
             timeout_ms = self._config.call_timeout_ms + sent_ms
-            response = await self._call(lambda stub: stub.Recognize, request, timeout_ms)
+            response = await self._call("Recognize", request, pb.RecognizeResponse, timeout_ms)
             for event in read_recognize(response, options, sent_ms):
                 yield event
         for audio_ms in flushes:
             yield Flushed(audio_ms)
 
     async def _list_models(self, timeout_ms: int) -> tuple[Model, ...]:
-        if self._clock() >= self._models_until:
-            request = pb.RivaSpeechRecognitionConfigRequest()
-            response = await self._call(lambda stub: stub.GetRivaSpeechRecognitionConfig, request, timeout_ms)
-            found = read_models(response, prefer=self._config.model)
-            self._models = tuple(replace(m, end_utterance=self._knows_force_eou(m.name)) for m in found)
-            # A server that is still loading lists nothing: ask it again at once.
-            self._models_until = self._clock() + MODELS_FRESH_S if self._models else 0.0
+        if self._clock() < self._models_until:
+            return self._models
+        # All who want to know wait for one answer, each as long as it likes.
+        if self._asking is None:
+            self._asking = asyncio.get_running_loop().create_task(self._ask_models())
+            self._asking.add_done_callback(self._asked)
+        asking = self._asking
+        self._curious += 1
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                return await asyncio.shield(asking)
+        except TimeoutError:
+            raise _not_in_time(timeout_ms) from None
+        finally:
+            self._curious -= 1
+            if not self._curious and self._asking is asking and not asking.done():
+                self._asking = None
+                asking.cancel()
+
+    async def _ask_models(self) -> tuple[Model, ...]:
+        request = pb.RivaSpeechRecognitionConfigRequest()
+        answer_type = pb.RivaSpeechRecognitionConfigResponse
+        timeout_ms = self._config.call_timeout_ms
+        response = await self._call("GetRivaSpeechRecognitionConfig", request, answer_type, timeout_ms)
+        found = read_models(response, prefer=self._config.model)
+        self._models = tuple(replace(m, end_utterance=self._knows_force_eou(m.name)) for m in found)
+        # A server that is still loading lists nothing: ask it again at once.
+        self._models_until = self._clock() + MODELS_FRESH_S if self._models else 0.0
         return self._models
 
-    async def _call(self, method: Callable[[Message], Message], request: Message, timeout_ms: int) -> Message:
+    def _asked(self, task: asyncio.Task[tuple[Model, ...]]) -> None:
+        if self._asking is task:
+            self._asking = None
+        if not task.cancelled():
+            task.exception()  # all who asked may have left
+
+    async def _call(self, method: str, request: Message, answer_type: Message, timeout_ms: int) -> Message:
+        lease = self._channels.lease()
+        begun = self._clock()
+        broken = False
+        try:
+            answer = await self._send(lease, method, request.SerializeToString(), timeout_ms)
+            return answer_type.FromString(answer)
+        except ASRError as error:
+            broken = _is_broken(error)
+            raise
+        except asyncio.CancelledError:
+            # Nobody wants to wait any longer; the connection may be why.
+            broken = self._clock() - begun > self._config.connect_timeout_ms / 1000
+            raise
+        except DecodeError:
+            broken = True
+            raise ASRError(
+                Code.INTERNAL, "The recognizer's answer cannot be read. Is it a Riva server?", retryable=True
+            ) from None
+        finally:
+            self._release(lease, broken=broken)
+
+    def _release(self, lease: Lease, *, broken: bool) -> None:
+        lease.release(broken=broken)
+        if broken:
+            self._models_until = 0.0
+
+    async def _send(self, lease: Lease, method: str, request: bytes, timeout_ms: int) -> bytes:
         timeout_s = timeout_ms / 1000
         try:
             # Our own clock decides: gRPC reports a deadline that passes as one of several statuses.
             async with asyncio.timeout(timeout_s):
-                answer: Awaitable[Message] = method(self._connect())(
-                    request, metadata=self._metadata, timeout=timeout_s + 1
-                )
-                return await answer
+                call: Any = lease.channel.unary_unary(_SERVICE + method, None, None)
+                answer: bytes = await call(request, metadata=self._metadata, timeout=timeout_s + 1)
+                return answer
         except TimeoutError:
-            raise ASRError(Code.TIMEOUT, f"The recognizer did not answer within {timeout_s:g} s. Try again.") from None
+            raise _not_in_time(timeout_ms) from None
         except grpc.aio.AioRpcError as error:
-            raise self._name_models(error_from_status(error.code().name, error.details() or "", "call")) from error
+            status, details = error.code().name, error.details() or ""
+            trailers: Any = error.trailing_metadata() or ()
+            raise self._name_models(error_from_status(status, details, "call", trailers)) from error
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
             raise error_from_status("UNAVAILABLE", "", "call") from None
 
-    def _open(self) -> Message:
-        return self._connect().StreamingRecognize(metadata=self._metadata)
-
-    def _connect(self) -> Message:
-        if self._closed:
-            raise ASRError(Code.UNAVAILABLE, "The recognizer's connection has been closed.", retryable=False)
-        if self._channel is None:
-            options = _channel_options(self._config)
-            if self._credentials is None:
-                self._channel = grpc.aio.insecure_channel(self._config.endpoint, options=options)
-            else:
-                self._channel = grpc.aio.secure_channel(self._config.endpoint, self._credentials, options=options)
-            self._stub = asr_grpc.RivaSpeechRecognitionStub(self._channel)
-        return self._stub
+    def _open(self, lease: Lease) -> Message:
+        call: Any = lease.channel.stream_stream(_SERVICE + "StreamingRecognize", None, None)
+        return call(metadata=self._metadata)
 
     def _knows_force_eou(self, model: str) -> bool:
         if self._config.force_eou != "auto":
@@ -206,23 +255,13 @@ class RivaEngine:
         return ASRError(error.code, f"{error.message} Models there: {names}.", retryable=False, param=error.param)
 
 
-def _channel_options(config: RivaConfig) -> list[tuple[str, int]]:
-    options = [
-        ("grpc.max_receive_message_length", config.max_message_bytes),
-        ("grpc.max_send_message_length", config.max_message_bytes),
-        # Closing the engine must close its connection, not one that is shared by address.
-        ("grpc.use_local_subchannel_pool", 1),
-        # gRPC reads this as the time that one attempt to connect may take.
-        ("grpc.min_reconnect_backoff_ms", config.connect_timeout_ms),
-        ("grpc.initial_reconnect_backoff_ms", min(200, config.connect_timeout_ms)),
-        ("grpc.max_reconnect_backoff_ms", MAX_RECONNECT_BACKOFF_MS),
-    ]
-    if config.keepalive_time_ms:
-        options += [
-            ("grpc.keepalive_time_ms", config.keepalive_time_ms),
-            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
-        ]
-    return options
+def _is_broken(error: ASRError) -> bool:
+    """Whether new calls had better use another connection."""
+    return error.retryable and error.code in (Code.UNAVAILABLE, Code.TIMEOUT)
+
+
+def _not_in_time(timeout_ms: int) -> ASRError:
+    return ASRError(Code.TIMEOUT, f"The recognizer did not answer within {timeout_ms / 1000:g} s. Try again.")
 
 
 def _credentials(config: RivaConfig) -> grpc.ChannelCredentials | None:

@@ -59,7 +59,7 @@ class AdaptiveLimit:
         self._max_lag_ms = max_lag_ms
         self._adaptive = adaptive
         self._found: int | None = None
-        """The limit that the lag has shown, always under the fixed one; None while it has shown none."""
+        """The limit that the lag has shown, never over the fixed one; None while it has shown none."""
         self._used_at = 0.0
         """When the found limit was last lowered, or used by more than half."""
         self._mean_ms: float | None = None

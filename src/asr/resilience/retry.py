@@ -65,14 +65,12 @@ class Backoff:
 
     def __init__(self, base_ms: int, cap_ms: int, random: Callable[[], float]) -> None:
         # tenacity counts in a unit of its caller's choice as long as both are in the same: here milliseconds.
-        self._longest = wait_exponential(multiplier=base_ms, max=cap_ms) if base_ms > 0 else None
+        self._longest = wait_exponential(multiplier=base_ms, max=cap_ms)
         self._state = RetryCallState(Retrying(), None, (), {})
         self._random = random
 
     def pause_ms(self, attempt: int) -> int:
         """The pause after attempt number `attempt` (from 1) has failed: a random part of base·2ⁿ⁻¹ or of the cap."""
-        if self._longest is None:
-            return 0
         self._state.attempt_number = attempt
         return round(self._random() * self._longest(self._state))
 

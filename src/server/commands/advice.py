@@ -6,10 +6,11 @@ recognizer is. The person who types the command chose it, and may. Pure.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from asr.config import EngineConfig, GatewayConfig, RivaConfig
+from asr.config import EngineConfig, GatewayConfig, ResilientConfig, RivaConfig
 from asr.errors import Action, ASRError, Code
 from server.commands.exits import SETTINGS_PARAM
 
@@ -29,8 +30,10 @@ def advise(error: ASRError, config: EngineConfig, *, named: bool = True) -> ASRE
         return _setting(error, f"{_origin(config)}{message}")
     if isinstance(config, GatewayConfig) and error.code in (Code.UNAVAILABLE, Code.TIMEOUT):
         return _again(error, f"{_origin(config)}{error.message}")
-    if isinstance(config, RivaConfig) and error.code is Code.UNAVAILABLE:
-        return _riva(error, config, named=named)
+    members = config.members if isinstance(config, ResilientConfig) else (config,)
+    endpoints = [member for member in members if isinstance(member, RivaConfig)]
+    if endpoints and error.code is Code.UNAVAILABLE:
+        return _riva(error, endpoints, named=named)
     return error
 
 
@@ -44,28 +47,25 @@ def without_name(message: str, name: str) -> str:
     return f"This {message.removeprefix(quoted).lstrip()}" if message.startswith(f"{quoted} ") else message
 
 
-def _riva(error: ASRError, config: RivaConfig, *, named: bool) -> ASRError:
+def _riva(error: ASRError, endpoints: Sequence[RivaConfig], *, named: bool) -> ASRError:
     lower = error.message.lower()
+    places = " or ".join(riva.endpoint for riva in endpoints)
     if "cannot be reached" in lower:
-        where = f"The recognizer cannot be reached at {config.endpoint}{' with TLS' if config.ssl else ''}."
+        where = f"The recognizer cannot be reached at {places}{' with TLS' if endpoints[0].ssl else ''}."
         if not named:
-            why = f"RIVA_ENDPOINTS is not set, so {config.endpoint} was tried"
+            why = f"RIVA_ENDPOINTS is not set, so {places} was tried"
             return _again(error, f"{where} {why}. Set it, or give --server host:port.")
-        return _again(
-            error, f"{where} Is it running? If that is a gateway's HTTPS port, write https://{config.endpoint}."
-        )
+        if len(endpoints) > 1:
+            return _again(error, f"{where} Is any of them running?")
+        return _again(error, f"{where} Is it running? If that is a gateway's HTTPS port, write https://{places}.")
     if error.retryable or error.action is not Action.NONE:
         return error
     if "credential" in lower:
-        return _setting(
-            error, f"The recognizer at {config.endpoint} refused the credentials. {_CREDENTIALS}; correct them."
-        )
+        return _setting(error, f"The recognizer at {places} refused the credentials. {_CREDENTIALS}; correct them.")
     if "function" in lower:
-        return _setting(
-            error, f"{config.endpoint}: the cloud function is not there any more. Correct RIVA_FUNCTION_ID."
-        )
+        return _setting(error, f"{places}: the cloud function is not there any more. Correct RIVA_FUNCTION_ID.")
     if "no riva" in lower:
-        return _again(error, f"What answers at {config.endpoint} is no Riva speech recognition. Correct the address.")
+        return _again(error, f"What answers at {places} is no Riva speech recognition. Correct the address.")
     return error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -206,11 +207,17 @@ def read_plan(path: Path) -> Plan:
 @asynccontextmanager
 async def connect(to: Recognizer) -> AsyncIterator[RivaASRClient]:
     """A client of that recognizer, closed at the end. Failures that leave the block are told as `advise` does."""
-    async with RivaASRClient(to.config) as client:
-        try:
+    # What an endpoint goes through is a service's news; a command says itself, and once, what became of it.
+    news = logging.getLogger("asr.resilience")
+    level = news.level
+    news.setLevel(logging.ERROR)
+    try:
+        async with RivaASRClient(to.config) as client:
             yield client
-        except ASRError as error:
-            raise to.advise(error) from error
+    except ASRError as error:
+        raise to.advise(error) from error
+    finally:
+        news.setLevel(level)
 
 
 def _riva(target: Target, ca_cert: Path | None, *, insecure: bool) -> EngineConfig:

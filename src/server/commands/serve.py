@@ -59,7 +59,7 @@ def serve(
     [dim]$[/dim] RIVA_ENDPOINTS=riva.example:50051 riva-gateway serve --host 0.0.0.0
     [dim]$[/dim] riva-gateway serve --engine mock --no-tls --port 8080
 
-    Ctrl-C and SIGTERM let running streams finish, within ten seconds.
+    Ctrl-C and SIGTERM let running streams finish, within 25 seconds; a second one ends it at once.
     """
     settings = load_settings(
         ServerSettings,
@@ -115,7 +115,7 @@ def facts_of(settings: ServerSettings, url: str, grpc_port: int | None) -> banne
         url=url,
         grpc="" if grpc_port is None else f"{_bracketed(grpc_host)}:{grpc_port}",
         engine=engine,
-        endpoint=settings.riva_config().endpoint if engine == "riva" else "",
+        endpoint=", ".join(riva.endpoint for riva in settings.riva_configs()) if engine == "riva" else "",
         self_made=str(local_certificate(settings.state_dir).cert) if settings.tls and settings.tls_cert is None else "",
         open_to_others=open_to_others,
         sample=str(_SAMPLE) if _SAMPLE.is_file() else "",
