@@ -86,7 +86,7 @@ class ResilienceConfig:
         failover_timeout_ms: how long a stream looks for another recognizer after it has lost one.
         start_timeout_ms: the same for a stream that has not heard from any recognizer yet: refused soon is
             better than served late.
-        retry_base_ms, retry_cap_ms: the pause before attempt n is a random part of base·2ⁿ, at most the cap.
+        retry_base_ms, retry_cap_ms: the pause before retry n is a random part of base·2ⁿ⁻¹, at most the cap.
         retry_budget_percent: retries in proportion to streams, over all streams (a few are always allowed).
         breaker_failures: failures in a row that open an endpoint's circuit breaker.
         breaker_open_ms: how long it stays open before one stream may probe.
@@ -155,6 +155,7 @@ class GatewayConfig:
         answer_timeout_ms: the longest silence of the server that is taken for life; after the end of the
             audio also the longest time without any progress.
         http_timeout_ms: for the list of models and the readiness.
+        resume_window_ms: how long a lost connection is tried for again; 0 for not at all.
     """
 
     url: str = "https://localhost:8443"
@@ -164,6 +165,7 @@ class GatewayConfig:
     connect_timeout_ms: int = 10_000
     answer_timeout_ms: int = 30_000
     http_timeout_ms: int = 5_000
+    resume_window_ms: int = 60_000
 
 
 EngineConfig = LocalConfig | RivaConfig | MockConfig | GatewayConfig | ResilientConfig

@@ -244,12 +244,14 @@ class _Run:
     def _lease(self) -> tuple[Lease | None, ASRError | None]:
         """A place for the next attempt, or why there is none."""
         engine = self._engine
-        if self._attempts_failed > self._free_attempts and not engine.budget.spend():
-            return None, ASRError(Code.UNAVAILABLE, "The recognizer cannot be reached. Try again shortly.")
         try:
-            return engine.pool.lease(self._options.model, self._avoid), None
+            lease = engine.pool.lease(self._options.model, self._avoid)
         except ASRError as refused:
             return None, refused
+        if self._attempts_failed > self._free_attempts and not engine.budget.spend(engine.clock()):
+            lease.release()
+            return None, ASRError(Code.UNAVAILABLE, "The recognizer cannot be reached. Try again shortly.")
+        return lease, None
 
     @property
     def _free_attempts(self) -> int:
