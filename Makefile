@@ -9,7 +9,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench lock screenshots clean
+.PHONY: help setup run test check format bench chaos lock screenshots clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ bench: ## measure the gateway on this machine (figures: docs/performance.md)
 	@scripts/dev/system-packages.sh python
 	@scripts/dev/environment.sh dev
 	@$(BIN)/python load/bench.py $(ARGS)
+
+chaos: ## the long fault tier: ten times the kills, an hour's soak in three minutes and more (docs/reliability.md)
+	@scripts/dev/system-packages.sh python
+	@scripts/dev/environment.sh dev
+	@CHAOS_LONG=1 CHAOS_KILLS=10000 $(BIN)/python -m pytest tests/chaos tests/memory/test_resilience.py $(ARGS)
 
 lock: ## pin all dependencies anew in requirements/ (ARGS=--upgrade for newer versions)
 	@scripts/dev/lock.sh $(ARGS)

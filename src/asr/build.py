@@ -20,8 +20,6 @@ def build_engine(setup: EngineSettings | EngineConfig) -> Engine:
         ASRError: `bad_request` or `not_found`, when a plan or certificate file cannot be used.
     """
     config = setup.engine_config() if isinstance(setup, EngineSettings) else setup
-    if isinstance(config, ResilientConfig):
-        config = config.members[0]
     match config:
         case LocalConfig():
             from asr.engines.local import LocalEngine

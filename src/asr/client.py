@@ -150,7 +150,8 @@ class RivaASRClient:
             **wishes: see `Wishes`.
 
         Yields:
-            `Partial`, `Final`, `SpeechStarted` and `SpeechEnded`, with times in milliseconds from the first sample.
+            `Partial`, `Final`, `SpeechStarted` and `SpeechEnded`, with times in milliseconds from the first sample;
+            `Status` when the recognizer is slow, lost or back, and `Gap` for audio that no final will ever cover.
 
         Raises:
             ASRError: while iterating: `bad_audio`, `not_found`, `unavailable`, `timeout` and others.

@@ -408,7 +408,7 @@ async def loud() -> AsyncIterator[AudioInput]:
 
 
 async def test_a_far_side_that_works_but_reads_slowly_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("asr.engines.gateway.PING_INTERVAL_S", 0.05)
+    monkeypatch.setattr("asr.session.dial.PING_INTERVAL_S", 0.05)
 
     async def handler(socket: ServerConnection) -> None:
         script = Script(socket)
@@ -660,7 +660,7 @@ async def test_failures_behind_a_real_gateway(fault: str, code: Code, tmp_path: 
             await client.transcribe_file(speech.path("greeting.wav"), language="fr")
 
 
-async def test_a_gateway_that_goes_down_in_mid_stream_is_a_failure(tmp_path: Path) -> None:
+async def test_a_gateway_that_goes_down_in_mid_stream_and_stays_away_is_a_failure(tmp_path: Path) -> None:
     heard = asyncio.Event()
     going = asyncio.Event()
 
@@ -673,7 +673,7 @@ async def test_a_gateway_that_goes_down_in_mid_stream_is_a_failure(tmp_path: Pat
 
     async def listen(url: str) -> ASRError:
         try:
-            async for _ in RivaASRClient(url).stream_transcribe(live()):
+            async for _ in RivaASRClient(GatewayConfig(url, resume_window_ms=500)).stream_transcribe(live()):
                 heard.set()
         except ASRError as error:
             return error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import assert_type
+from typing import Any, Literal, assert_type
 
 from asr import (
     ASRError,
@@ -13,16 +13,21 @@ from asr import (
     Endpointing,
     EndUtterance,
     Final,
+    Gap,
     Model,
     Partial,
     Phrase,
     RivaASRClient,
+    Session,
     SpeechEnded,
     SpeechStarted,
+    State,
+    Status,
     SyncRivaASRClient,
     Transcript,
     Word,
     __version__,
+    connect,
 )
 from asr.config import GatewayConfig
 from asr.engine import Engine, Readiness
@@ -57,6 +62,10 @@ async def streams(client: RivaASRClient) -> None:
                 assert_type(event.confidence, float | None)
             case SpeechStarted() | SpeechEnded():
                 assert_type(event.audio_ms, int)
+            case Gap():
+                assert_type((event.start_ms, event.end_ms), tuple[int, int])
+            case Status():
+                assert_type((event.state, event.retry_after_ms), tuple[State, int | None])
     stream = client.stream_transcribe(
         microphone(),
         Options(),
@@ -74,6 +83,23 @@ async def streams(client: RivaASRClient) -> None:
     client.stream_transcribe(microphone(), langauge="en")  # type: ignore[call-arg]
     client.stream_transcribe(microphone(), encoding="mp3")  # type: ignore[arg-type]
     client.stream_transcribe([b""])  # type: ignore[arg-type]
+
+
+async def sessions() -> None:
+    async with connect("wss://gateway:8443", token="t", ca_cert="ca.pem", language="en-US", phrases=["a"]) as session:
+        assert_type(session, Session)
+        await session.send(b"")
+        await session.send(memoryview(b""))
+        assert_type(await session.finalize(), int)
+        await session.stop()
+        async for event in session:
+            assert_type(event, Event)
+        assert_type(session.state, Literal["connected", "reconnecting", "closed"])
+        assert_type(session.resumes, int)
+        assert_type(session.summary, dict[str, Any] | None)
+    connect("wss://gateway:8443", Options(), insecure=True, pace="file", resume_window_ms=0, connect_timeout_ms=500)
+    connect("wss://gateway:8443", langauge="en")  # type: ignore[call-arg]
+    connect("wss://gateway:8443", pace="slow")  # type: ignore[arg-type]
 
 
 async def files(client: RivaASRClient) -> None:

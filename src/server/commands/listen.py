@@ -14,7 +14,7 @@ import typer
 from rich.cells import cell_len
 
 from asr.client import RivaASRClient
-from asr.events import Event, Final, Partial
+from asr.events import Event, Final, Gap, Partial, State, Status
 from asr.options import Options
 from asr.wire import encode
 from server.commands.connection import (
@@ -32,6 +32,7 @@ from server.commands.connection import (
     recognizer,
 )
 from server.commands.exits import command, complain, run_async
+from server.commands.gaps import gap_sentence
 from server.commands.microphone import Microphone, devices
 
 _ERASE_LINE = "\r\x1b[K"
@@ -122,6 +123,10 @@ class Screen:
             width = shutil.get_terminal_size().columns - 1
             self._out.write(_ERASE_LINE + _tail(event.text, width))
             self._dirty = True
+        elif isinstance(event, Gap):
+            self._warn(gap_sentence(event))
+        elif isinstance(event, Status) and event.state is State.FAILING_OVER:
+            self._warn("the recognizer was lost; what you say is kept for the next one")
         self._out.flush()
 
     def close(self) -> None:
@@ -129,6 +134,12 @@ class Screen:
         if self._dirty:
             self._out.write(_ERASE_LINE)
             self._out.flush()
+
+    def _warn(self, sentence: str) -> None:
+        # Not into the middle of a partial; the next one shows it again.
+        self.close()
+        self._dirty = False
+        complain(sentence)
 
 
 def _tail(text: str, width: int) -> str:

@@ -31,6 +31,7 @@ from server.commands.connection import (
 )
 from server.commands.exits import Exit, Stop, command, complain, exit_of, run_async
 from server.commands.formats import Format, destinations, render, render_error
+from server.commands.gaps import gap_sentence
 from server.commands.progress import Bars
 
 AT_ONCE = 4
@@ -154,6 +155,8 @@ def _write(name: str, result: Transcript | ASRError, format_: Format, path: Path
         return
     for warning in result.warnings:
         complain(f"{shown}: {warning}")
+    for gap in result.gaps:
+        complain(f"{shown}: {gap_sentence(gap)}")
     if not result.text:
         complain(f"{shown}: no speech was recognized")
     if path is None:
