@@ -4,15 +4,24 @@ A line is `> message` (the client says), `< message` (the server answers) or a c
 `audio MS` (that much PCM16), `bytes N` (N zero bytes), `text …` (that very text), `close CODE`. In an
 answer `"*"` stands for any value. Acks depend on time, so they are left out, but their `seq` is counted. The first
 lines may be `! fault NAME` (of `WordEngine`) and `! path /ws`.
+
+A client that loses its connection: `> cut` breaks it without a word, `> leave CODE` closes it; `> resume` opens another
+and asks for the session, with what `ready` or `resumed` said last and the number of the last message that was read.
+`> resume {…}` does so with these fields changed; the token `"spent"` is the one before the last. `< old …` is an
+answer on the connection before. `! window MS` is the server's window, `> wait MS` lets time pass. Such
+conversations need more than a core.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+RECONNECTING = ("cut", "leave", "resume", "wait")
 FOLDER = Path(__file__).parent / "golden" / "conversations"
 
 
@@ -24,7 +33,13 @@ class Playbook:
     lines: list[tuple[str, str]]
     fault: str = ""
     path: str = "/v1/stream"
+    window: str = "60000"
     file: Path = field(default_factory=Path)
+
+    @property
+    def reconnects(self) -> bool:
+        """Whether it is about more than one connection."""
+        return any(who == ">" and line.split(" ")[0] in RECONNECTING for who, line in self.lines)
 
 
 def read(file: Path) -> Playbook:
@@ -58,24 +73,103 @@ def to_message(line: str) -> str | bytes:
     return line
 
 
-class Stage(Protocol):
-    """One height at which a conversation can be played."""
+class Connection(Protocol):
+    """One connection to a server."""
 
     async def say(self, message: str | bytes) -> None: ...
 
-    async def answer(self) -> str:
-        """The next text message that is no ack, or `close CODE`."""
+    async def hear(self) -> str:
+        """The next text message, or `close CODE`."""
+        ...
+
+    async def cut(self) -> None:
+        """Break it without a word."""
+        ...
+
+    async def leave(self, code: int) -> None:
+        """Close it."""
         ...
 
 
-async def play(book: Playbook, stage: Stage) -> None:
+class Player:
+    """A client that keeps what a resume needs, and skips acks.
+
+    Args:
+        connect: opens a connection at `path`.
+    """
+
+    def __init__(self, connect: Callable[[str], Awaitable[Connection]]) -> None:
+        self._connect = connect
+        self._connections: list[Connection] = []
+        self.check = SeqCheck()
+        self.session_id = ""
+        self.tokens: list[str] = []
+
+    async def open(self, path: str) -> None:
+        self._connections.append(await self._connect(path))
+
+    async def say(self, message: str | bytes) -> None:
+        await self._connections[-1].say(message)
+
+    async def answer(self, back: int = 1) -> str:
+        while True:
+            text = await self._connections[-back].hear()
+            if not text.startswith("{"):
+                return text
+            message = self.check(text)
+            if message.get("resume_token"):
+                self.session_id = message["session_id"]
+                self.tokens.append(message["resume_token"])
+            if message.get("type") != "ack":
+                return text
+
+    async def message(self) -> dict[str, Any]:
+        text = await self.answer()
+        assert text.startswith("{"), text
+        return json.loads(text)  # type: ignore[no-any-return]
+
+    async def cut(self) -> None:
+        await self._connections[-1].cut()
+
+    async def leave(self, code: int) -> None:
+        await self._connections[-1].leave(code)
+
+    async def resume(self, **changed: Any) -> None:
+        fields = {
+            "session_id": self.session_id,
+            "resume_token": self.tokens[-1],
+            "last_seq": self.check.last,
+            "sent_bytes": 0,
+            **changed,
+        }
+        if fields["resume_token"] == "spent":
+            fields["resume_token"] = self.tokens[-2]
+        await self.open(f"/v1/stream?session={fields['session_id']}")
+        await self.say(json.dumps({"type": "resume", **fields}))
+
+
+async def play(book: Playbook, player: Player) -> None:
+    await player.open(book.path)
     for number, (who, line) in enumerate(book.lines, 1):
-        if who == ">":
-            await stage.say(to_message(line))
+        verb, _, rest = line.partition(" ")
+        if who == ">" and verb in RECONNECTING:
+            match verb:
+                case "cut":
+                    await player.cut()
+                case "leave":
+                    await player.leave(int(rest))
+                case "wait":
+                    await asyncio.sleep(int(rest) / 1000)
+                case "resume":
+                    await player.resume(**json.loads(rest or "{}"))
+        elif who == ">":
+            await player.say(to_message(line))
         else:
-            got = await stage.answer()
-            problem = compare(line, got)
-            assert not problem, f"{book.name}, line {number}: {problem}\n expected {line}\n got      {got}"
+            old = verb == "old"
+            expected = rest if old else line
+            got = await player.answer(2 if old else 1)
+            problem = compare(expected, got)
+            assert not problem, f"{book.name}, line {number}: {problem}\n expected {expected}\n got      {got}"
 
 
 def compare(expected: str, got: str) -> str:
@@ -103,14 +197,19 @@ def _differs(expected: Any, got: Any, where: str) -> str:
 
 
 class SeqCheck:
-    """Every message that carries `seq` must carry the next one."""
+    """Every message that carries `seq` must carry the next one; one about the connection repeats the last."""
 
     def __init__(self) -> None:
         self.last = 0
 
     def __call__(self, text: str) -> dict[str, Any]:
-        message = json.loads(text)
-        if "seq" in message:
-            assert message["seq"] == self.last + 1, f"seq {message['seq']} after {self.last}"
+        message: dict[str, Any] = json.loads(text)
+        seq = message.get("seq")
+        if message.get("type") == "resumed":
+            assert seq == self.last, f"resumed from {seq}, not from {self.last}"
+        elif message.get("type") == "error" and message["fatal"] and seq == max(self.last, 1):
+            pass  # about the connection
+        elif seq is not None:
+            assert seq == self.last + 1, f"seq {seq} after {self.last}"
             self.last += 1
-        return message  # type: ignore[no-any-return]
+        return message

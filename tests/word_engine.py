@@ -73,6 +73,7 @@ class WordEngine:
     def __init__(self, fault: str = "") -> None:
         self.fault, _, at = fault.partition("@")
         self._at_ms = int(at or 0)
+        self.refuses: ASRError | None = None
         self.open_streams = 0
         self.streams = 0
         self.heard_bytes = b""
@@ -87,6 +88,9 @@ class WordEngine:
 
     async def models(self) -> tuple[Model, ...]:
         return () if self.fault == "no-model" else MODELS
+
+    def refusal(self) -> ASRError | None:
+        return self.refuses
 
     async def ready(self) -> Readiness:
         return Readiness(self.fault != "no-model")

@@ -11,10 +11,13 @@ import structlog
 
 import asr
 from asr.engine import Engine
+from server.admission import Admission
 from server.conversation import Conversation
 from server.drive import DriveLimits, Driver, Tally
-from server.faces.end import EndConversation
+from server.faces import end
 from server.faces.native import NativeConversation, NativeLimits, NativeSetup
+from server.line import Line
+from server.sessions import Sessions
 from server.settings import ServerSettings
 from server.websocket import Route, WebSocket, WebSocketDoor
 
@@ -31,6 +34,14 @@ class LogObserver:
         """See `server.drive.Observer`."""
         log.info("stream opened", face=face, peer=peer)
 
+    def lost(self, session_id: str, peer: str, window_ms: int) -> None:
+        """See `server.drive.Observer`."""
+        log.info("stream waits for its client", session_id=session_id, peer=peer, window_ms=window_ms)
+
+    def resumed(self, session_id: str, peer: str, missed: int) -> None:
+        """See `server.drive.Observer`."""
+        log.info("stream resumed", session_id=session_id, peer=peer, missed=missed)
+
     def closed(self, face: str, peer: str, tally: Tally, duration_s: float) -> None:
         """See `server.drive.Observer`."""
         log.info(
@@ -40,6 +51,8 @@ class LogObserver:
             duration_ms=int(duration_s * 1000),
             audio_ms=tally.audio_ms,
             finals=tally.finals,
+            resumes=tally.resumes,
+            left_out=tally.left_out,
             close_code=tally.close_code,
             error=tally.error or None,
         )
@@ -59,41 +72,80 @@ class Conversations:
             max_session_ms=settings.max_session_ms,
             max_frame_bytes=settings.max_frame_bytes,
             max_ahead_ms=settings.max_ahead_ms,
+            resume_window_ms=settings.resume_window_ms,
         )
-        self._native = NativeSetup(f"riva-gateway {asr.__version__}", limits, settings.stereo)
         self._drive_limits = DriveLimits(settings.max_ahead_ms, settings.idle_timeout_ms)
+        self._sessions = Sessions(
+            NativeSetup(f"riva-gateway {asr.__version__}", limits, settings.stereo),
+            self._open_native,
+            observer=self._observer,
+            new_id=lambda: secrets.token_hex(8),
+            new_token=lambda: secrets.token_urlsafe(16),
+        )
 
-    def door(self) -> WebSocketDoor:
-        """Every WebSocket path there is."""
+    def door(self, admission: Admission) -> WebSocketDoor:
+        """Every WebSocket path there is; `admission` gives connections their places."""
         size = self._settings.max_frame_bytes
         routes = {
-            NATIVE_PATH: Route(self._serve_native, ("asr.v1",), size),
-            END_PATH: Route(self._serve_end, (), size),
+            NATIVE_PATH: Route(self._serve_native, ("asr.v1",), size, self._sessions.exempt),
+            END_PATH: Route(
+                self._serve_end, max_message_bytes=size, refusal_text=end.refusal_text, close_code=end.close_code
+            ),
         }
         settings = self._settings
-        return WebSocketDoor(routes, max_connections=settings.max_connections, idle_ms=settings.idle_timeout_ms)
+        return WebSocketDoor(
+            routes,
+            admission=admission,
+            max_connections=settings.max_connections,
+            idle_ms=settings.idle_timeout_ms,
+        )
 
-    async def drain(self) -> None:
-        """Bring every conversation to its end."""
-        await asyncio.gather(*(driver.drain() for driver in self._running))
+    async def drain(self, deadline_ms: int) -> None:
+        """Ask every conversation to come to its end within `deadline_ms`; their connections end when they have."""
+        self._sessions.drain(deadline_ms)
+        for driver in list(self._running):
+            driver.drain(deadline_ms)
+
+    async def aclose(self) -> None:
+        """End what is left: sessions without a connection."""
+        await self._sessions.aclose()
 
     async def _serve_native(self, websocket: WebSocket) -> None:
-        await self._drive("native", websocket, NativeConversation(self._native, secrets.token_hex(8)))
+        hinted = "session" in websocket.query
+        await self._sessions.serve(websocket, hinted=hinted, keep_place=websocket.keep_place)
+
+    def _open_native(self, core: NativeConversation, line: Line, peer: str, opened_at: float) -> Driver:
+        return self._driver("native", line, core, peer, opened_at)
 
     async def _serve_end(self, websocket: WebSocket) -> None:
         settings = self._settings
-        core = EndConversation(
+        core = end.EndConversation(
             start_timeout_ms=settings.start_timeout_ms, max_session_ms=settings.max_session_ms, unix_time=time.time
         )
-        await self._drive("end", websocket, core)
-
-    async def _drive(self, face: str, websocket: WebSocket, core: Conversation) -> None:
-        driver = Driver(face, websocket, core, self._engine, limits=self._drive_limits, observer=self._observer)
+        line = Line(None)
+        line.attach(websocket)
+        driver = self._driver("end", line, core, websocket.peer)
         self._running.add(driver)
+        attending = asyncio.create_task(driver.attend(websocket))
         try:
             await driver.run()
         finally:
             self._running.discard(driver)
+            attending.cancel()
+            await asyncio.gather(attending, return_exceptions=True)
+            await line.aclose()
+
+    def _driver(self, face: str, line: Line, core: Conversation, peer: str, opened_at: float | None = None) -> Driver:
+        return Driver(
+            face,
+            line,
+            core,
+            self._engine,
+            limits=self._drive_limits,
+            observer=self._observer,
+            peer=peer,
+            opened_at=opened_at,
+        )
 
 
 def page_folder() -> Path:

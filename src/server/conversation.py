@@ -77,7 +77,14 @@ class Drop:
     take: int
 
 
-Command = Send | Hangup | Begin | Feed | Cut | Finish | Drop
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The client has seen every message up to number `seq`: they need not be kept for it."""
+
+    seq: int
+
+
+Command = Send | Hangup | Begin | Feed | Cut | Finish | Drop | Seen
 
 
 class Conversation(Protocol):
@@ -115,8 +122,8 @@ class Conversation(Protocol):
         """The client has given no sign of life for `for_ms`; at `limit_ms` the driver will refuse it."""
         ...
 
-    def draining(self, now: float) -> list[Command]:
-        """The server is going down: bring the conversation to a clean end soon."""
+    def draining(self, deadline_ms: int, now: float) -> list[Command]:
+        """The server is going down, and waits `deadline_ms` at most: bring the conversation to a clean end soon."""
         ...
 
     def ticked(self, now: float) -> list[Command]:
@@ -126,4 +133,20 @@ class Conversation(Protocol):
     @property
     def wake_at(self) -> float | None:
         """When `ticked` must be called at the latest; read again after every door."""
+        ...
+
+
+class Lasting(Protocol):
+    """A dialect whose messages are numbered, and whose conversations may outlive a connection."""
+
+    @property
+    def window_ms(self) -> int:
+        """How long the conversation waits, as things are, for a client that is lost; 0: it ends with its client."""
+        ...
+
+    def parted(self, error: ASRError, seq: int) -> str:
+        """The last words on a connection that ends while the conversation goes on.
+
+        They have no number of their own: they repeat `seq`, the last one sent on that connection.
+        """
         ...

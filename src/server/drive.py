@@ -1,32 +1,35 @@
 """The one driver: it owns all concurrency of a conversation, and every exit.
 
-Two pumps and a lock. The *reader* waits for room in the current take's audio, then takes the
-client's next message to the core; the *listener* pulls the engine's events one at a time, so a client that
-reads slowly slows the engine instead of filling a queue. A third task wakes the core when it asked to be.
-Whatever ends first ends the rest, in `Driver.run` and nowhere else.
+The conversation lives in `run`: a *listener* pulls the engine's events one at a time, and a second task wakes the
+core when it asked to be. Each connection of the client is read in `attend`, by the task that accepted it, which waits
+for room in the current take's audio and then takes the next message to the core. The core's doors and the
+commands that come out are carried out without a wait in between, so they need no lock. What the client is sent goes
+through the `Line`, which never waits either. Whatever ends first ends the rest, in `Driver.run` and nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
 from asr.engine import BYTES_PER_MS, Agreement, EndUtterance, Engine, agree
-from asr.errors import ASRError, Code
+from asr.errors import Action, ASRError, Code
 from asr.events import Final
 from asr.options import Options
 from asr.pipe import Ahead, AudioPipe
-from server.conversation import Begin, Command, Conversation, Cut, Drop, Feed, Finish, Hangup, Send
+from server.conversation import Begin, Command, Conversation, Cut, Drop, Feed, Finish, Hangup, Seen, Send
+from server.line import Line
 from server.refusals import refusal
-from server.sockets import Oversized, Socket, SocketClosed
+from server.sockets import Incoming, Oversized, Socket
 
 log = structlog.get_logger("server.drive")
 
 ENGINE_CLOSE_TIMEOUT_S = 5.0
+LONGEST_SLEEP_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +52,16 @@ class Tally:
     Attributes:
         audio_ms: audio given to the engine.
         finals: finals that the engine gave.
+        resumes: how often the client came back on another connection.
+        left_out: partials and acks that were never sent because the client read too slowly.
         close_code: the WebSocket close code, or None when the client went away.
         error: the code of the failure that ended it, or "".
     """
 
     audio_ms: int = 0
     finals: int = 0
+    resumes: int = 0
+    left_out: int = 0
     close_code: int | None = None
     error: str = ""
 
@@ -64,6 +71,14 @@ class Observer(Protocol):
 
     def opened(self, face: str, peer: str) -> None:
         """A conversation began."""
+        ...
+
+    def lost(self, session_id: str, peer: str, window_ms: int) -> None:
+        """A session lost its connection, and waits so long for its client."""
+        ...
+
+    def resumed(self, session_id: str, peer: str, missed: int) -> None:
+        """The client came back on another connection, from `peer`, and had missed so many messages."""
         ...
 
     def closed(self, face: str, peer: str, tally: Tally, duration_s: float) -> None:
@@ -80,27 +95,34 @@ class _Take:
 
 
 class Driver:
-    """Runs one conversation between a socket, a core and an engine."""
+    """Runs one conversation between a client's line, a core and an engine."""
 
     def __init__(
         self,
         face: str,
-        socket: Socket,
+        line: Line,
         core: Conversation,
         engine: Engine,
         *,
         limits: DriveLimits,
         observer: Observer,
+        peer: str,
         clock: Callable[[], float] | None = None,
+        opened_at: float | None = None,
     ) -> None:
+        """Open the conversation; `run` must follow.
+
+        `peer`: the address of the client's first connection, for the log. `opened_at`: when the client connected,
+        on the driver's clock; by default now.
+        """
         self._face = face
-        self._socket = socket
+        self._line = line
         self._core = core
         self._engine = engine
         self._limits = limits
         self._observer = observer
+        self._peer = peer
         self._clock = clock if clock is not None else asyncio.get_running_loop().time
-        self._lock = asyncio.Lock()
         self._takes: dict[int, _Take] = {}
         self._ahead = Ahead(limits.max_ahead_ms * BYTES_PER_MS)
         self._take_added = asyncio.Event()
@@ -110,17 +132,19 @@ class Driver:
         self._hangup: Hangup | None = None
         self._fed_bytes = 0
         self.tally = Tally()
+        line.on_stalled = self._give_up
+        line.over.add_done_callback(self._on_line_over)
+        self._started = self._clock() if opened_at is None else opened_at
+        self._act(core.opened(self._started))
 
     async def run(self) -> None:
         """Live the conversation from its opening to its close. Never raises but for cancellation."""
-        started, peer = self._clock(), self._socket.peer
-        self._observer.opened(self._face, peer)
+        self._observer.opened(self._face, self._peer)
         tasks = [
             asyncio.create_task(self._guard(part), name=f"{self._face} {part.__name__}")
-            for part in (self._read, self._listen, self._wake)
+            for part in (self._listen, self._wake)
         ]
         try:
-            await self._tell(self._core.opened)
             await self._over
         finally:
             for take in self._takes.values():
@@ -131,32 +155,59 @@ class Driver:
             if self._hangup is not None:
                 self.tally.close_code = self._hangup.code
                 self.tally.error = self.tally.error or self._hangup.reason
-                await self._socket.close(self._hangup.code, self._hangup.reason)
-            self._observer.closed(self._face, peer, self.tally, self._clock() - started)
+                await self._line.close(self._hangup.code, self._hangup.reason)
+            else:
+                self._line.end()
+            self.tally.resumes, self.tally.left_out = self._line.resumes, self._line.left_out
+            self._observer.closed(self._face, self._peer, self.tally, self._clock() - self._started)
 
-    async def drain(self) -> None:
-        """The server goes down: let the core bring its last results home."""
-        await self._guard(self._say_draining)
+    async def attend(self, socket: Socket, first: Incoming = None, *, proven: Callable[[], None] | None = None) -> None:
+        """Read a connection of the line until it is lost. Returns then; never raises but for cancellation.
+
+        Args:
+            socket: a connection that the line has taken. What it delivers counts as long as no other takes over.
+            first: a message of it that has been read before.
+            proven: called once when the connection has delivered its first message.
+        """
+        self._rescheduled.set()
+        await self._guard(lambda: self._read(socket, first, proven))
+        await socket.gone()
+        self._line.lost(socket)
+
+    def drain(self, deadline_ms: int) -> None:
+        """The server goes down in `deadline_ms`: let the core bring its last results home."""
+        try:
+            self._tell(self._core.draining, deadline_ms)
+        except Exception:
+            log.exception("conversation failed while draining", face=self._face, peer=self._peer)
+            self._apologize()
+        if self._line.socket is None:
+            self._line.end()
 
     # The pumps ------------------------------------------------------------------------------------
 
-    async def _read(self) -> None:
-        while self._hangup is None:
-            if self._ahead.full and not await self._room():
+    async def _read(self, socket: Socket, message: Incoming, proven: Callable[[], None] | None) -> None:
+        while True:
+            if self._ahead.full and not await self._room(socket):
                 return
-            message = await self._socket.receive()
             if message is None:
+                message = await socket.receive()
+            if message is None or self._hangup is not None or self._line.socket is not socket:
                 return
+            if proven is not None:
+                proven()
+                proven = None
             if isinstance(message, Oversized):
                 text = f"A message is over the limit of {message.limit_bytes} bytes. Send smaller ones."
-                await self._tell(self._core.refused, ASRError(Code.TOO_LARGE, text))
+                self._tell(self._core.refused, ASRError(Code.TOO_LARGE, text))
             else:
-                await self._tell(self._core.received, message)
+                self._tell(self._core.received, message)
+            message = None
 
-    async def _room(self) -> bool:
+    async def _room(self, socket: Socket) -> bool:
         """Wait until the engine has taken enough; False when the client goes away before that."""
         room = asyncio.ensure_future(self._ahead.room())
-        gone = asyncio.ensure_future(self._socket.gone())
+        gone = asyncio.ensure_future(socket.gone())
         try:
             await asyncio.wait((room, gone), return_when=asyncio.FIRST_COMPLETED)
             return not gone.done()
@@ -182,7 +233,7 @@ class Driver:
         core, number = self._core, take.number
         try:
             agreement = await self._agree(take.options)
-            await self._tell(core.begun, number, agreement)
+            self._tell(core.begun, number, agreement)
             events = self._engine.stream(take.pipe, agreement.options)
             try:
                 async for event in events:
@@ -190,26 +241,26 @@ class Driver:
                         return
                     if isinstance(event, Final):
                         self.tally.finals += 1
-                    await self._tell(core.heard, number, event)
+                    self._tell(core.heard, number, event)
             finally:
                 await self._close_stream(events.aclose)
         except ASRError as error:
-            if error.code is Code.SLOW_READER or take.dropped:
-                raise
+            if take.dropped:
+                return
             self.tally.error = error.code.value
-            log.info("take failed", face=self._face, peer=self._socket.peer, code=error.code.value, error=error.message)
-            await self._tell(core.failed, number, error)
+            log.info("take failed", face=self._face, peer=self._peer, code=error.code.value, error=error.message)
+            self._tell(core.failed, number, error)
             return
         if not take.dropped:
-            await self._tell(core.finished, number)
+            self._tell(core.finished, number)
 
     async def _agree(self, options: Options) -> Agreement:
         return agree(options, await self._engine.models(), self._engine.features)
 
-    async def _close_stream(self, aclose: Callable[[], object]) -> None:
+    async def _close_stream(self, aclose: Callable[[], Awaitable[None]]) -> None:
         try:
             async with asyncio.timeout(ENGINE_CLOSE_TIMEOUT_S):
-                await aclose()  # type: ignore[misc]
+                await aclose()
         except TimeoutError:
             log.error("engine did not let go of a stream", face=self._face, engine=self._engine.name)
 
@@ -219,24 +270,28 @@ class Driver:
         while True:
             now = self._clock()
             if self._core.wake_at is not None and self._core.wake_at <= now:
-                await self._tell(self._core.ticked)
-            silent_s = now - self._socket.last_heard
-            if silent_s >= idle_s:
-                error = ASRError(
-                    Code.IDLE_TIMEOUT,
-                    f"Nothing was heard from the client for {idle_s:g} s, not even an answer to a ping.",
-                )
-                await self._tell(self._core.refused, error)
-                return
-            if silent_s < idle_s * 2 / 3:
-                warned = False
-            elif not warned:
-                warned = True
-                await self._tell(self._core.quiet, int(silent_s * 1000), self._limits.idle_ms)
-            wake_at = self._socket.last_heard + idle_s * (1 if warned else 2 / 3)
-            if self._core.wake_at is not None:
-                wake_at = min(wake_at, self._core.wake_at)
+                self._tell(self._core.ticked)
+            wake_at = now + LONGEST_SLEEP_S if self._core.wake_at is None else self._core.wake_at
+            socket = self._line.socket
+            if socket is not None:
+                silent_s = now - socket.last_heard
+                if silent_s >= idle_s:
+                    self._let_go(idle_s)
+                elif silent_s < idle_s * 2 / 3:
+                    warned = False
+                elif not warned:
+                    warned = True
+                    self._tell(self._core.quiet, int(silent_s * 1000), self._limits.idle_ms)
+                wake_at = min(wake_at, socket.last_heard + idle_s * (1 if warned else 2 / 3))
             await self._sleep_until(wake_at)
+
+    def _let_go(self, idle_s: float) -> None:
+        """The client is silent: its connection ends, and the conversation too where it cannot wait for another."""
+        text = f"Nothing was heard from the client for {idle_s:g} s, not even an answer to a ping."
+        if self._line.window_ms > 0:
+            self._line.drop(ASRError(Code.IDLE_TIMEOUT, text, action=Action.RESUME))
+        else:
+            self._tell(self._core.refused, ASRError(Code.IDLE_TIMEOUT, text))
 
     async def _sleep_until(self, when: float) -> None:
         self._sleeping_until = when
@@ -247,26 +302,23 @@ class Driver:
         except TimeoutError:
             pass
 
-    async def _say_draining(self) -> None:
-        await self._tell(self._core.draining)
-
     # Commands -------------------------------------------------------------------------------------
 
-    async def _tell(self, door: Callable[..., list[Command]], *what: object) -> None:
-        # The door is opened under the lock: what the core numbers first must be sent first.
-        async with self._lock:
-            await self._act(door(*what, self._clock()))
+    def _tell(self, door: Callable[..., list[Command]], *what: object) -> None:
+        self._act(door(*what, self._clock()))
 
-    async def _act(self, commands: list[Command]) -> None:
+    def _act(self, commands: list[Command]) -> None:
         for command in commands:
             if self._hangup is not None:
                 return
             match command:
-                case Send(text):
-                    await self._socket.send(text)
+                case Send():
+                    self._line.send(command)
                 case Begin(number, options):
                     self._takes[number] = _Take(number, options, self._ahead)
                     self._take_added.set()
+                case Seen(seq):
+                    self._line.seen(seq)
                 case Hangup():
                     self._hangup = command
                     self._end()
@@ -299,31 +351,32 @@ class Driver:
 
     # Exits ----------------------------------------------------------------------------------------
 
-    async def _guard(self, part: Callable[[], object]) -> None:
+    async def _guard(self, part: Callable[[], Awaitable[None]]) -> None:
         """Run a part; what it raises becomes the one way out of `run`."""
         try:
-            await part()  # type: ignore[misc]
-        except SocketClosed:
-            self._end()
+            await part()
         except ASRError as error:
-            self.tally.error = error.code.value
-            self._hangup = self._hangup or Hangup(refusal(error.code).close_code, error.message)
-            self._end()
+            self._give_up(error)
         except Exception:
-            log.exception("conversation failed", face=self._face, peer=self._socket.peer)
-            self.tally.error = Code.INTERNAL.value
-            await self._apologize()
-        else:
-            if part == self._read:
-                self._end()
+            log.exception("conversation failed", face=self._face, peer=self._peer)
+            self._apologize()
 
-    async def _apologize(self) -> None:
+    def _give_up(self, error: ASRError) -> None:
+        self.tally.error = error.code.value
+        self._hangup = self._hangup or Hangup(refusal(error.code).close_code, error.message)
+        self._end()
+
+    def _apologize(self) -> None:
+        self.tally.error = Code.INTERNAL.value
         error = ASRError(Code.INTERNAL, "The gateway failed while handling this connection. It has been logged.")
         try:
-            await self._tell(self._core.refused, error)
+            self._tell(self._core.refused, error)
         except Exception:
             log.exception("conversation failed while failing", face=self._face)
         self._hangup = self._hangup or Hangup(refusal(Code.INTERNAL).close_code, error.message)
+        self._end()
+
+    def _on_line_over(self, _: object) -> None:
         self._end()
 
     def _end(self) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import functools
 import socket
 import ssl
+import sys
 from typing import Any, cast
 
 import structlog
@@ -17,27 +18,45 @@ from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from server.refusals import GOING_AWAY
 from server.websocket import WebSocketDoor
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
 
 log = structlog.get_logger("server.listener")
 
 BACKLOG = 4096
 REQUEST_TIMEOUT_S = 10.0
 """A connection must have sent a whole request head in this time, and then make progress with its body."""
+BODY_TIMEOUT_S = 60.0
+"""A body may take so long as a whole, and a second more for each `BODY_BYTES_PER_S` of it that have come."""
+BODY_BYTES_PER_S = 8 * 1024
+WRITE_TIMEOUT_S = 30.0
+"""A client must have taken a part of its answer in this time."""
+LOOKS = 3
+"""How often in that time the unsent part is looked at."""
 TLS_HANDSHAKE_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 30
 CUT_TIMEOUT_S = 2.0
 
 
 class PatientHttp(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with a bound on how long a request may take to arrive."""
+    """uvicorn's HTTP protocol with bounds on how long a request may take to arrive, and its answer to leave."""
 
     _request_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
+    _body_due = 0.0
+    _body_bytes = 0
+    _unsent = 0
+    _still = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected: it has ten seconds for its request."""
         super().connection_made(transport)
         self._wait_for_client()
+        self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S / LOOKS, self._look_at_writing)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request, or blank lines before one: no connection is without a timer between requests."""
@@ -55,12 +74,18 @@ class PatientHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is whole; a body may follow."""
         super().on_headers_complete()
+        self._body_bytes = 0
+        self._body_due = self.loop.time() + BODY_TIMEOUT_S
         self._wait_for_client()
 
     def on_body(self, body: bytes) -> None:
-        """Progress: the clock starts anew."""
+        """Progress: the clock starts anew, but not for a body that comes in drops."""
         super().on_body(body)
-        self._wait_for_client()
+        self._body_bytes += len(body)
+        if self.loop.time() > self._body_due + self._body_bytes / BODY_BYTES_PER_S:
+            self._give_up()
+        else:
+            self._wait_for_client()
 
     def on_message_complete(self) -> None:
         """The request is whole."""
@@ -73,11 +98,13 @@ class PatientHttp(HttpToolsProtocol):
         if self._answering():
             self.send_400_response("Ask for the WebSocket when the answer to the request before it has come.")
             return
+        self._stop_looking()
         super().handle_websocket_upgrade()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone."""
         self._stop_waiting()
+        self._stop_looking()
         super().connection_lost(exc)
 
     def _answering(self) -> bool:
@@ -99,6 +126,30 @@ class PatientHttp(HttpToolsProtocol):
             self._wait_for_client()
         else:
             self.transport.abort()
+
+    def _look_at_writing(self) -> None:
+        # While a client takes nothing of what waits for it, exactly the same number of bytes waits.
+        unsent = self.transport.get_write_buffer_size() + _in_kernel(self.transport)
+        self._still = self._still + 1 if unsent and unsent == self._unsent else 0
+        self._unsent = unsent
+        if self._still >= LOOKS:
+            self.transport.abort()
+        else:
+            self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S / LOOKS, self._look_at_writing)
+
+    def _stop_looking(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+
+def _in_kernel(transport: asyncio.Transport) -> int:
+    """Bytes that the kernel has of us and the client has not: where many fit, ours move only now and then."""
+    if sys.platform != "linux":
+        return 0
+    number = transport.get_extra_info("socket").fileno()
+    waiting = fcntl.ioctl(number, termios.TIOCOUTQ, bytes(4)) if number >= 0 else bytes(4)
+    return int.from_bytes(waiting, sys.byteorder)
 
 
 class Listener:
@@ -150,19 +201,20 @@ class Listener:
             self._server.close()
 
     async def close(self, timeout_s: float) -> None:
-        """Let requests in flight end, within the bound, then cut what is left."""
+        """Let requests in flight end, within the bound, then end what is left."""
         self.stop_accepting()
         for connection in list(self._state.connections):
             connection.shutdown()
         busy = [*self._state.tasks, *self._door.tasks()]
         if busy:
             await asyncio.wait(busy, timeout=timeout_s)
-        left = len(self._door.connections)
-        for websocket in list(self._door.connections):
-            websocket.abort()
+        left = list(self._door.connections)
+        for websocket in left:
+            websocket.go_away(GOING_AWAY)
         for connection in list(self._state.connections):
             connection.transport.abort()
-        if cut := self._door.tasks():
-            await asyncio.wait(cut, timeout=CUT_TIMEOUT_S)
         if left:
-            log.warning("connections cut at shutdown", count=left)
+            log.warning("connections cut at shutdown", count=len(left))
+            await asyncio.wait(self._door.tasks(), timeout=CUT_TIMEOUT_S)
+        for websocket in list(self._door.connections):
+            websocket.abort()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import random
 import signal
 import socket
 import ssl
@@ -18,6 +19,7 @@ import asr
 from asr.build import build_engine
 from asr.engine import Engine
 from asr.errors import ASRError, Code
+from server.admission import Admission
 from server.build import Conversations, page_folder
 from server.certificates import localhost_certificate, server_ssl_context
 from server.faces.http import build_http
@@ -27,9 +29,15 @@ from server.settings import ServerSettings
 
 log = structlog.get_logger("server")
 
-DRAIN_TIMEOUT_S = 10.0
+ENGINE_CLOSE_TIMEOUT_S = 10.0
 GRPC_OPTIONS = [
     ("grpc.so_reuseport", 0),
+    # A connection without a word gets no longer than one on the HTTP port.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # A dead peer is noticed, and a live one may be quiet.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.max_connection_idle_ms", 300_000),
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.max_send_message_length", 64 * 1024 * 1024),
 ]
@@ -67,7 +75,7 @@ async def serve(
     engine: Engine | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Serve until SIGTERM, SIGINT or `stop`; then let streams finish, within ten seconds.
+    """Serve until SIGTERM, SIGINT or `stop`; then let streams finish, within `DRAIN_TIMEOUT_MS`.
 
     Args:
         settings: where to listen, and behind which engine.
@@ -80,43 +88,84 @@ async def serve(
     """
     stop = stop if stop is not None else asyncio.Event()
     engine = engine if engine is not None else build_engine(settings)
+    admission = Admission(
+        settings.max_streams,
+        random=random.random,
+        reserve_percent=settings.fair_share_reserve_percent,
+        max_streams_per_key=settings.max_streams_per_key,
+        engine_refusal=engine.refusal,
+    )
     conversations = Conversations(settings, engine)
     tls = _tls_context(settings)
-    listener = Listener(build_http(engine, version=asr.__version__, page=page_folder()), conversations.door(), tls=tls)
-    grpc_server: grpc.aio.Server | None = None
-    grpc_face: RivaFace | None = None
+    app = build_http(engine, admission, version=asr.__version__, page=page_folder())
+    listener = Listener(app, conversations.door(admission), tls=tls)
+    grpc_side: _GrpcSide | None = None
     warm_up: asyncio.Task[object] | None = None
     try:
         try:
             port = await listener.start(settings.host, settings.port)
         except OSError as error:
             raise _cannot_listen("PORT", settings.host, settings.port, error) from error
-        grpc_port: int | None = None
         if settings.grpc_port is not None:
-            grpc_server, grpc_face, grpc_port = await _start_grpc(settings, engine)
+            grpc_side = await _start_grpc(settings, engine, admission)
+        grpc_port = None if grpc_side is None else grpc_side.port
         with _Signals(stop):
             announce(Addresses(settings.host, port, grpc_port, tls is not None, engine.name))
             warm_up = asyncio.create_task(engine.ready())
             gc.freeze()
             await stop.wait()
-        log.info("draining", timeout_s=DRAIN_TIMEOUT_S)
-        listener.stop_accepting()
-        if grpc_face is not None:
-            grpc_face.drain()
-        grpc_stop = asyncio.create_task(grpc_server.stop(DRAIN_TIMEOUT_S)) if grpc_server is not None else None
-        await conversations.drain()
-        await listener.close(DRAIN_TIMEOUT_S)
-        if grpc_stop is not None:
-            await grpc_stop
+        await _drain(settings, admission, conversations, listener, grpc_side)
     finally:
         if warm_up is not None:
             warm_up.cancel()
         await listener.close(0)
-        if grpc_server is not None:
-            await grpc_server.stop(0)
-        await engine.aclose()
+        await conversations.aclose()
+        if grpc_side is not None:
+            await grpc_side.server.stop(0)
+        await _close(engine)
         gc.unfreeze()
     log.info("stopped")
+
+
+async def _drain(
+    settings: ServerSettings,
+    admission: Admission,
+    conversations: Conversations,
+    listener: Listener,
+    grpc_side: _GrpcSide | None,
+) -> None:
+    """End in good order: health says so first, then the ports close, then every stream gets its last results."""
+    loop = asyncio.get_running_loop()
+    log.info(
+        "draining",
+        streams=admission.in_use,
+        admitted=admission.admitted,
+        refused=admission.refused.total(),
+        delay_ms=settings.drain_delay_ms,
+        bound_ms=settings.drain_timeout_ms,
+    )
+    admission.drain()
+    if grpc_side is not None:
+        grpc_side.face.close()
+    await asyncio.sleep(settings.drain_delay_ms / 1000)
+    due = loop.time() + settings.drain_timeout_ms / 1000
+    listener.stop_accepting()
+    grpc_stop: asyncio.Task[None] | None = None
+    if grpc_side is not None:
+        grpc_side.face.drain()
+        grpc_stop = asyncio.create_task(grpc_side.server.stop(settings.drain_timeout_ms / 1000))
+    await conversations.drain(settings.drain_timeout_ms)
+    await listener.close(max(due - loop.time(), 0))
+    if grpc_stop is not None:
+        await grpc_stop
+
+
+async def _close(engine: Engine) -> None:
+    try:
+        async with asyncio.timeout(ENGINE_CLOSE_TIMEOUT_S):
+            await engine.aclose()
+    except TimeoutError:
+        log.error("engine did not close", engine=engine.name)
 
 
 def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
@@ -127,16 +176,25 @@ def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
     return server_ssl_context(*localhost_certificate(settings.state_dir))
 
 
-async def _start_grpc(settings: ServerSettings, engine: Engine) -> tuple[grpc.aio.Server, RivaFace, int]:
-    server = grpc.aio.server(options=GRPC_OPTIONS)
-    face = add_riva_face(server, engine, stereo=settings.stereo)
+@dataclass(frozen=True, slots=True)
+class _GrpcSide:
+    server: grpc.aio.Server
+    face: RivaFace
+    port: int
+
+
+async def _start_grpc(settings: ServerSettings, engine: Engine, admission: Admission) -> _GrpcSide:
+    # Calls that are refused or only ask for health are calls too.
+    most = settings.max_streams + settings.max_connections
+    server = grpc.aio.server(options=GRPC_OPTIONS, maximum_concurrent_rpcs=most)
+    face = add_riva_face(server, engine, admission, stereo=settings.stereo)
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
     except RuntimeError as error:
         raise _cannot_listen("GRPC_PORT", settings.host, settings.grpc_port or 0, error) from error
     await server.start()
-    return server, face, port
+    return _GrpcSide(server, face, port)
 
 
 def _cannot_listen(key: str, host: str, port: int, error: Exception) -> ASRError:

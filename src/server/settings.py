@@ -37,7 +37,15 @@ class ServerSettings(EngineSettings):
     idle_timeout_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 30_000
     max_session_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 14_400_000
     max_ahead_ms: Annotated[int, Field(ge=100, le=600_000)] = 5_000
-    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    max_connections: Annotated[int, Field(ge=1, le=100_000)] = 2_000
+    max_streams: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    max_streams_per_key: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """0: no bound of its own for each caller."""
+    fair_share_reserve_percent: Annotated[int, Field(ge=0, le=90)] = 10
+    resume_window_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 60_000
+    """0: no session can be resumed."""
+    drain_delay_ms: Annotated[int, Field(ge=0, le=600_000)] = 0
+    drain_timeout_ms: Milliseconds = 25_000
 
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     log_format: Literal["console", "json"] = "console"

@@ -1,7 +1,7 @@
 """A WebSocket as the driver sees it, and the same in memory for tests.
 
-`receive` hands out whole messages in order; `send` waits while the client reads too slowly, within
-a bound. No implementation may keep more than a stated amount of unread input.
+`receive` hands out whole messages in order. `send_now` never waits: it says whether there is room for more, and
+`writable` waits for it. No implementation may keep more than a stated amount of unread input.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
-
-from asr.errors import ASRError, Code
 
 
 class SocketClosed(Exception):
@@ -29,6 +27,14 @@ Incoming = str | bytes | Oversized | None
 """A message, an oversized one, or None when the client has gone."""
 
 
+class Place(Protocol):
+    """A place among the streams that are served at once."""
+
+    def release(self) -> None:
+        """Give it back; once is enough, and twice does no harm."""
+        ...
+
+
 class Socket(Protocol):
     """One client's connection."""
 
@@ -38,8 +44,18 @@ class Socket(Protocol):
         ...
 
     @property
+    def principal(self) -> str:
+        """Who the client is: a digest of its credential, or its address without the port."""
+        ...
+
+    @property
     def last_heard(self) -> float:
         """When the client last gave a sign of life (pongs too), on the loop's clock, in seconds."""
+        ...
+
+    @property
+    def close_received(self) -> int | None:
+        """The code of the client's close frame (1005 for one without a code); None while there has been none."""
         ...
 
     async def receive(self) -> Incoming:
@@ -50,13 +66,16 @@ class Socket(Protocol):
         """Wait until the connection is lost."""
         ...
 
-    async def send(self, text: str) -> None:
-        """Send a text message.
+    def send_now(self, text: str) -> bool:
+        """Send a text message without waiting. Returns whether there is room for more; the message is sent anyway.
 
         Raises:
-            SocketClosed: the client has gone.
-            ASRError: `slow_reader`, when the client leaves no room for longer than the bound.
+            SocketClosed: nothing can be sent any more.
         """
+        ...
+
+    async def writable(self) -> None:
+        """Wait until there is room again, or the connection is lost."""
         ...
 
     async def close(self, code: int, reason: str = "") -> None:
@@ -70,18 +89,25 @@ class MemorySocket:
     Attributes:
         sent: every text sent, in order.
         closed: the close code and reason, or None.
+        principal: who the client is.
+        answers_close: whether the client answers a close frame; one that does not is cut off.
+        close_received: see `Socket.close_received`.
     """
 
-    def __init__(self, peer: str = "memory") -> None:
+    def __init__(self, peer: str = "memory", *, principal: str = "memory") -> None:
         self._peer = peer
         self._inbox: deque[Incoming] = deque()
         self._arrived = asyncio.Event()
         self._gone = False
         self._lost = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._changed = asyncio.Event()
+        self.principal = principal
         self.sent: list[str] = []
         self.closed: tuple[int, str] | None = None
-        self.blocked = False
-        self._changed = asyncio.Event()
+        self.answers_close = True
+        self.close_received: int | None = None
 
     @property
     def peer(self) -> str:
@@ -93,15 +119,29 @@ class MemorySocket:
         """A memory socket is always alive."""
         return asyncio.get_running_loop().time()
 
+    @property
+    def blocked(self) -> bool:
+        """Whether the client reads nothing: what is sent then still goes out, and there is no room for more."""
+        return not self._room.is_set()
+
+    @blocked.setter
+    def blocked(self, blocked: bool) -> None:
+        if blocked:
+            self._room.clear()
+        else:
+            self._room.set()
+
     def put(self, message: str | bytes | Oversized) -> None:
         """The client sends a message."""
         self._inbox.append(message)
         self._arrived.set()
 
-    def hang_up(self) -> None:
-        """The client goes away without a word."""
+    def hang_up(self, code: int | None = None) -> None:
+        """The client goes away: without a word, or with a close frame of that code."""
+        self.close_received = code
         self._gone = True
         self._arrived.set()
+        self._room.set()
         self._lost.set()
 
     async def receive(self) -> Incoming:
@@ -117,21 +157,27 @@ class MemorySocket:
         """See `Socket.gone`."""
         await self._lost.wait()
 
-    async def send(self, text: str) -> None:
-        """See `Socket.send`; with `blocked` set the client counts as one that does not read."""
+    def send_now(self, text: str) -> bool:
+        """See `Socket.send_now`."""
         if self._gone or self.closed is not None:
             raise SocketClosed
-        if self.blocked:
-            raise ASRError(Code.SLOW_READER, "The client does not read what it is sent.")
         self.sent.append(text)
         self._changed.set()
+        return not self.blocked
+
+    async def writable(self) -> None:
+        """See `Socket.writable`."""
+        await self._room.wait()
 
     async def close(self, code: int, reason: str = "") -> None:
         """See `Socket.close`."""
-        if self.closed is None:
+        if self.closed is None and not self._gone:
             self.closed = (code, reason)
+            if self.answers_close:
+                self.close_received = code
         self._arrived.set()
         self._changed.set()
+        self._lost.set()
 
     async def changed(self) -> None:
         """Wait until something more has been sent, or the socket was closed."""

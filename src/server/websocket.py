@@ -9,9 +9,12 @@ faster than it is used.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import cast
 from urllib.parse import parse_qs
@@ -24,7 +27,11 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from asr import wire
 from asr.errors import ASRError, Code
+from server.admission import FULL_RETRY_MS, Admission, Place
+from server.principal import principal_of
+from server.refusals import refusal
 from server.sockets import Incoming, Oversized, SocketClosed
 
 log = structlog.get_logger("server.websocket")
@@ -36,6 +43,20 @@ INBOX_BYTES = 256 * 1024
 INBOX_MESSAGES = 256
 
 
+def native_refusal(error: ASRError) -> str:
+    """The only message of an `asr.v1` connection that is refused."""
+    return json.dumps({"type": "error", "seq": 1, **wire.encode_error(error, fatal=True)}, ensure_ascii=False)
+
+
+def usual_close_code(code: Code) -> int:
+    """The WebSocket close code of `server.refusals`."""
+    return refusal(code).close_code
+
+
+def _nobody(query: Mapping[str, str], principal: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """What answers at one path.
@@ -44,11 +65,17 @@ class Route:
         handler: runs a connection from its opening to its close.
         subprotocols: those it speaks; a client that offers none is served as well.
         max_message_bytes: larger messages are refused with close code 1009.
+        exempt: whether a client, by its query and principal, needs no place of its own: it returns to one.
+        refusal_text: a refusal as a message of this dialect, for browsers, which cannot see an HTTP status.
+        close_code: the close code after it.
     """
 
     handler: Callable[[WebSocket], Awaitable[None]]
     subprotocols: tuple[str, ...] = ()
     max_message_bytes: int = 1024 * 1024
+    exempt: Callable[[Mapping[str, str], str], bool] = _nobody
+    refusal_text: Callable[[ASRError], str] = native_refusal
+    close_code: Callable[[Code], int] = usual_close_code
 
 
 class WebSocketDoor:
@@ -59,13 +86,25 @@ class WebSocketDoor:
     """
 
     def __init__(
-        self, routes: Mapping[str, Route], *, max_connections: int, idle_ms: int, send_timeout_ms: int = 10_000
+        self,
+        routes: Mapping[str, Route],
+        *,
+        admission: Admission,
+        max_connections: int,
+        idle_ms: int,
     ) -> None:
-        """`idle_ms`: a client silent for so long is let go; it is asked for a sign of life often enough before."""
+        """Open the door.
+
+        Args:
+            routes: what answers at which path.
+            admission: gives each connection its place, but for those that return to one.
+            max_connections: sockets at a time, whatever they are for; more are refused.
+            idle_ms: a client silent for so long is let go; it is asked for a sign of life often enough before.
+        """
         self.routes = routes
+        self.admission = admission
         self.max_connections = max_connections
         self.ping_interval_s = min(MAX_PING_INTERVAL_S, idle_ms / 3000)
-        self.send_timeout_s = send_timeout_ms / 1000
         self.connections: set[WebSocket] = set()
         self.closing = False
 
@@ -101,7 +140,10 @@ class WebSocket(asyncio.Protocol):
         self._refused = False
         self._last_heard = self._loop.time()
         self.task: asyncio.Task[None] | None = None
+        self.place: Place | None = None
+        self.principal = ""
         self._ping: asyncio.TimerHandle | None = None
+        self._cut: asyncio.TimerHandle | None = None
         self.request: Request = cast(Request, None)
 
     # What the face sees ---------------------------------------------------------------------------
@@ -111,6 +153,12 @@ class WebSocket(asyncio.Protocol):
         """The client's address and port."""
         name = self._transport.get_extra_info("peername")
         return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unknown"
+
+    @property
+    def close_received(self) -> int | None:
+        """See `server.sockets.Socket`."""
+        received = self._protocol.close_rcvd
+        return int(received.code) if received is not None else None
 
     @property
     def last_heard(self) -> float:
@@ -149,29 +197,29 @@ class WebSocket(asyncio.Protocol):
         """See `server.sockets.Socket`."""
         await asyncio.shield(self._lost)
 
-    async def send(self, text: str) -> None:
+    def keep_place(self) -> Place | None:
+        """Hand the place over to the caller, whose it is to release from now on."""
+        place, self.place = self.place, None
+        return place
+
+    def send_now(self, text: str) -> bool:
         """See `server.sockets.Socket`."""
         if self._held_close is not None:
             # The protocol core considers itself closed after an oversized message, but its close frame
             # has not been written yet: the reason may still go first.
             self._transport.write(Frame(Opcode.TEXT, text.encode()).serialize(mask=False))
-            return
-        try:
-            self._protocol.send_text(text.encode())
-        except InvalidState as error:
-            raise SocketClosed from error
-        self._flush()
-        if self._writable is not None:
+        else:
             try:
-                async with asyncio.timeout(self._door.send_timeout_s):
-                    await asyncio.shield(self._writable)
-            except TimeoutError:
-                raise ASRError(
-                    Code.SLOW_READER,
-                    f"The client has not read for {self._door.send_timeout_s:g} s. Read results while you send audio.",
-                ) from None
-            if self._gone:
-                raise SocketClosed
+                self._protocol.send_text(text.encode())
+            except InvalidState as error:
+                raise SocketClosed from error
+            self._flush()
+        return self._writable is None
+
+    async def writable(self) -> None:
+        """See `server.sockets.Socket`."""
+        if self._writable is not None:
+            await asyncio.shield(self._writable)
 
     async def close(self, code: int, reason: str = "") -> None:
         """See `server.sockets.Socket`: the client has two seconds to answer."""
@@ -194,6 +242,13 @@ class WebSocket(asyncio.Protocol):
                 await asyncio.shield(self._lost)
         except TimeoutError:
             self._transport.abort()
+
+    def go_away(self, code: int) -> None:
+        """End the connection without waiting for anybody: a close frame, where there is still room for one."""
+        if self._protocol.state is State.OPEN and self._writable is None:
+            self._protocol.send_close(code)
+            self._flush()
+        self._hang_up()
 
     def abort(self) -> None:
         """Cut the connection at once."""
@@ -241,13 +296,14 @@ class WebSocket(asyncio.Protocol):
         self._protocol.receive_eof()
         self._end_of_input()
         self.resume_writing()
-        if self._ping is not None:
-            self._ping.cancel()
+        for timer in (self._ping, self._cut):
+            if timer is not None:
+                timer.cancel()
         if not self._lost.done():
             self._lost.set_result(None)
 
     def pause_writing(self) -> None:
-        """The client reads too slowly: `send` waits from now on."""
+        """The client reads too slowly: `writable` waits from now on."""
         if self._writable is None:
             self._writable = self._loop.create_future()
 
@@ -270,9 +326,20 @@ class WebSocket(asyncio.Protocol):
             paths = ", ".join(sorted(door.routes))
             self._refuse(HTTPStatus.NOT_FOUND, f"There is no WebSocket at this path. There is one at: {paths}.\n")
             return
-        if door.closing or len(door.connections) >= door.max_connections:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "The gateway is full or going down. Try again soon.\n", "5")
-            return
+        peername = self._transport.get_extra_info("peername")
+        address = str(peername[0]) if isinstance(peername, tuple) else "unknown"
+        self.principal = principal_of(request.headers.raw_items(), address)
+        try:
+            self._admit(route)
+        except ASRError as error:
+            log.debug("stream refused", path=self.path, principal=self.principal, code=error.code.value)
+            full = door.closing or len(door.connections) >= door.max_connections
+            if "Origin" not in request.headers or full:
+                row = refusal(error.code)
+                self._refuse(HTTPStatus(row.http_status), f"{error.message}\n", error.retry_after_ms)
+                return
+            # A browser shows a page neither the status nor the text of a refused handshake.
+            route = replace(route, handler=functools.partial(_say_no, route, error))
         self._route = route
         self._protocol.available_subprotocols = [Subprotocol(name) for name in route.subprotocols] or None
         # Both: a whole message, and each fragment of it, is bounded.
@@ -281,10 +348,29 @@ class WebSocket(asyncio.Protocol):
         response = self._accept(request, offered)
         self._protocol.send_response(response)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._give_place_back()
             return
         door.connections.add(self)
         self.task = self._loop.create_task(self._run(route), name=f"websocket {self.path}")
         self._ping = self._loop.call_later(door.ping_interval_s, self._send_ping)
+
+    def _admit(self, route: Route) -> None:
+        door = self._door
+        if door.closing:
+            raise door.admission.going_down()
+        if len(door.connections) >= door.max_connections:
+            raise door.admission.later(
+                Code.OVERLOADED,
+                f"All {door.max_connections} connections of this gateway are in use. Try again in a moment.",
+                FULL_RETRY_MS,
+            )
+        if not route.exempt(self.query, self.principal):
+            self.place = door.admission.admit(self.principal)
+
+    def _give_place_back(self) -> None:
+        place = self.keep_place()
+        if place is not None:
+            place.release()
 
     def _accept(self, request: Request, offered: list[str]) -> Response:
         # A client may offer names we do not speak (tokens among them): serve it without one.
@@ -294,14 +380,14 @@ class WebSocket(asyncio.Protocol):
             self._protocol.available_subprotocols = None
         return self._protocol.accept(request)
 
-    def _refuse(self, status: HTTPStatus, text: str, retry_after_s: str | None = None) -> None:
+    def _refuse(self, status: HTTPStatus, text: str, retry_after_ms: int | None = None) -> None:
         self._refused = True
         response = self._protocol.reject(status, text)
-        if retry_after_s is not None:
-            response.headers["Retry-After"] = retry_after_s
+        if retry_after_ms is not None:
+            response.headers["Retry-After"] = str(-(-retry_after_ms // 1000))
         self._protocol.send_response(response)
         self._flush()
-        self._transport.close()
+        self._hang_up()
 
     def _refuse_unread(self) -> None:
         """The request is one that the WebSocket library does not read: it gets an answer all the same."""
@@ -309,7 +395,7 @@ class WebSocket(asyncio.Protocol):
         text = b"This is not a WebSocket handshake that can be read: GET, at most 128 headers, lines under 8 KB.\n"
         head = f"HTTP/1.1 400 Bad Request\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
         self._transport.write(head.encode() + text)
-        self._transport.close()
+        self._hang_up()
 
     async def _run(self, route: Route) -> None:
         try:
@@ -318,9 +404,15 @@ class WebSocket(asyncio.Protocol):
             log.exception("connection failed", peer=self.peer)
             await self.close(1011, "internal error")
         finally:
+            self._give_place_back()
             self._door.connections.discard(self)
             if not self._lost.done():
-                self._transport.close()
+                self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Let what was written out, within a bound: a client that does not read would hold the socket for ever."""
+        self._transport.close()
+        self._cut = self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
 
     def _frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
@@ -382,6 +474,13 @@ class WebSocket(asyncio.Protocol):
             self._protocol.send_ping(b"")
             self._flush()
             self._ping = self._loop.call_later(self._door.ping_interval_s, self._send_ping)
+
+
+async def _say_no(route: Route, error: ASRError, websocket: WebSocket) -> None:
+    """The whole of a connection that is refused in words."""
+    with contextlib.suppress(SocketClosed):
+        websocket.send_now(route.refusal_text(error))
+    await websocket.close(route.close_code(error.code), error.code.value)
 
 
 def _short_reason(reason: str) -> str:

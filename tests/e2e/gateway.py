@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -56,17 +56,25 @@ class Session:
             await self.websocket.send(message)
 
     async def answer(self) -> str:
+        while (text := await self.hear()).startswith('{"type":"ack"'):
+            self.acks.append(json.loads(text))
+        return text
+
+    async def hear(self) -> str:
         async with asyncio.timeout(PATIENCE_S):
-            while True:
-                try:
-                    text = await self.websocket.recv()
-                except ConnectionClosed as closed:
-                    return f"close {closed.rcvd.code if closed.rcvd else 1006}"
-                assert isinstance(text, str)
-                if text.startswith('{"type":"ack"'):
-                    self.acks.append(json.loads(text))
-                else:
-                    return text
+            try:
+                text = await self.websocket.recv()
+            except ConnectionClosed as closed:
+                return f"close {closed.rcvd.code if closed.rcvd else 1006}"
+        assert isinstance(text, str)
+        return text
+
+    async def cut(self) -> None:
+        """Break the connection as a network does: no close frame, and a reset."""
+        self.websocket.transport.abort()
+
+    async def leave(self, code: int) -> None:
+        await self.websocket.close(code)
 
     async def message(self) -> dict[str, Any]:
         text = await self.answer()
@@ -84,3 +92,14 @@ async def session(
         url, subprotocols=list(subprotocols) or None, close_timeout=2, proxy=None, max_size=2**24, **more
     ) as websocket:
         yield Session(websocket)
+
+
+@asynccontextmanager
+async def connecting(addresses: Addresses, **more: Any) -> AsyncIterator[Callable[[str], Awaitable[Session]]]:
+    """Opens connections, as many as asked for, and ends them on the way out."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def connect(path: str) -> Session:
+            return await stack.enter_async_context(session(addresses, path, **more))
+
+        yield connect

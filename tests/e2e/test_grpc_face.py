@@ -25,12 +25,13 @@ from asr.engine import AudioInput, EndUtterance, Engine, agree
 from asr.engines.local import LocalEngine
 from asr.engines.riva import RivaEngine
 from asr.errors import ASRError, Code
-from asr.events import Event, Final, FinalReason, Flushed
+from asr.events import Event, Final, FinalReason, Flushed, Gap, GapCause, State, Status
 from asr.options import Options
 from asr.riva_proto import asr as pb
 from asr.riva_proto import asr_grpc, health, health_grpc
 from e2e.gateway import running
 from riva_tls import make_certificates
+from server.admission import Admission
 from server.faces.riva_grpc import RivaFace, RivaFaceLimits, add_riva_face
 from word_engine import WordEngine
 
@@ -43,11 +44,13 @@ async def face(
     engine: Engine,
     credentials: grpc.ServerCredentials | None = None,
     made: list[RivaFace] | None = None,
+    admission: Admission | None = None,
     **setup: Any,
 ) -> AsyncIterator[str]:
     """A server with the face on a free port; afterwards no stream of the engine is left open."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    registered = add_riva_face(server, engine, **setup)
+    admission = admission or Admission(100, random=lambda: 0.5)
+    registered = add_riva_face(server, engine, admission, **setup)
     if made is not None:
         made.append(registered)
     if credentials is None:
@@ -473,6 +476,31 @@ async def test_a_huge_wish_does_not_hide_what_is_wrong(field: str, letter: str) 
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+class Gappy(WordEngine):
+    """Loses its upstream after the second word, and finds another."""
+
+    async def stream(self, audio: AsyncIterable[AudioInput], options: Options) -> Any:
+        async for event in super().stream(audio, options):
+            yield event
+            if isinstance(event, Final) and event.utterance == 0:
+                yield Status(State.FAILING_OVER, 1000)
+                yield Gap(1000, 1200, GapCause.UPSTREAM_LOST)
+                yield Status(State.RECOVERED, 1200)
+
+
+async def test_audio_that_no_result_covers_is_noted_at_the_end() -> None:
+    said = "Audio from 1000 to 1200 ms could not be recognized (upstream_lost)."
+    async with face(Gappy()) as target, stub(target) as client:
+        notes: list[str] = []
+        responses = await talk(target, [config(interim=False), *audio(bytes(32 * 1500))], notes)
+        assert finals(responses) == ["w1 w2 w3 w4 w5 ", "w6 w7 "]
+        assert len(responses) == 2
+        assert notes == [said]
+        call = client.Recognize(pb.RecognizeRequest(audio=wav(bytes(32 * 1500))))
+        await call
+        assert dict(await call.trailing_metadata())["riva-gateway-note"] == said
+
+
 class Wordy(WordEngine):
     """Fails with more words than a header holds."""
 
@@ -489,7 +517,7 @@ async def test_a_long_failure_keeps_its_status() -> None:
 
 async def test_more_streams_than_there_are_places_are_refused() -> None:
     engine = WordEngine()
-    async with face(engine, limits=RivaFaceLimits(max_streams=1)) as target, stub(target) as client:
+    async with face(engine, admission=Admission(1, random=lambda: 0.5)) as target, stub(target) as client:
         call = client.StreamingRecognize(timeout=LIMIT_S)
         await call.write(config())
         await call.initial_metadata()

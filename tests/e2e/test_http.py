@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import requests
 
@@ -44,6 +45,22 @@ async def test_alive_is_not_ready(tmp_path: Path) -> None:
     async with running(WordEngine(), tmp_path) as addresses:
         assert (await get(addresses.url, "/readyz")).json()["engine"] == "words"
         assert (await get(addresses.url, "/v1/health/ready")).json()["status"] == "ready"
+
+
+class Pooled(WordEngine):
+    def endpoints(self) -> list[dict[str, Any]]:
+        return [{"name": "1", "state": "down", "breaker": "open", "streams": 0, "limit": None, "detail": "refused"}]
+
+
+async def test_ready_says_how_full_it_is_and_how_each_recognizer_does(tmp_path: Path) -> None:
+    async with running(Pooled("no-model"), tmp_path, max_streams=7) as addresses:
+        answer = await get(addresses.url, "/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["streams"] == {"in_use": 0, "limit": 7}
+        assert answer.json()["draining"] is False
+        assert answer.json()["endpoints"] == Pooled().endpoints()
+    async with running(WordEngine(), tmp_path) as addresses:
+        assert "endpoints" not in (await get(addresses.url, "/readyz")).json()
 
 
 async def test_models_in_openai_s_list_shape(tmp_path: Path) -> None:

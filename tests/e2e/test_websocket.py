@@ -12,17 +12,20 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from playbook import Playbook, all_playbooks, play
+from playbook import Playbook, Player, all_playbooks, play
 from word_engine import WordEngine
 
-from .gateway import PATIENCE_S, running, session, trusting
+from .gateway import PATIENCE_S, connecting, running, session, trusting
 
 
 @pytest.mark.parametrize("book", all_playbooks(), ids=lambda book: book.name)
 async def test_golden_conversation_with_the_running_server(book: Playbook, tmp_path: Path) -> None:
     engine = WordEngine(book.fault)
-    async with running(engine, tmp_path) as addresses, session(addresses, book.path) as client:
-        await play(book, client)
+    async with (
+        running(engine, tmp_path, resume_window_ms=int(book.window)) as addresses,
+        connecting(addresses) as connect,
+    ):
+        await play(book, Player(connect))
     assert engine.open_streams == 0
 
 

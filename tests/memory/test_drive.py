@@ -4,180 +4,103 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from asr.engine import Features
-from playbook import Playbook, SeqCheck, all_playbooks, play
-from server.build import Conversations
-from server.conversation import Conversation
-from server.drive import DriveLimits, Driver, Tally
-from server.faces.end import EndConversation
-from server.faces.native import NativeConversation, NativeLimits, NativeSetup
+from memory_gateway import PATIENCE_S, MemoryConnection, MemoryGateway, serving
+from playbook import Playbook, Player, all_playbooks, play
+from server.drive import DriveLimits
+from server.faces.native import NativeLimits
 from server.sockets import MemorySocket, Oversized
 from word_engine import WordEngine
 
-PATIENCE_S = 5.0
 
-
-class Watch:
-    """An observer that keeps what it was told."""
-
-    def __init__(self) -> None:
-        self.tally: Tally | None = None
-
-    def opened(self, face: str, peer: str) -> None:
-        pass
-
-    def closed(self, face: str, peer: str, tally: Tally, duration_s: float) -> None:
-        self.tally = tally
-
-
-class MemoryStage:
-    """Plays a conversation against a driver; answers are read in order, acks left out."""
-
-    def __init__(self, socket: MemorySocket) -> None:
-        self.socket = socket
-        self._read = 0
-        self._check = SeqCheck()
-
-    async def say(self, message: str | bytes) -> None:
-        self.socket.put(message)
-
-    async def answer(self) -> str:
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                while self._read < len(self.socket.sent):
-                    text = self.socket.sent[self._read]
-                    self._read += 1
-                    if not text.startswith("{") or self._check(text).get("type") != "ack":
-                        return text
-                if self.socket.closed is not None:
-                    return f"close {self.socket.closed[0]}"
-                await self.socket.changed()
-
-
-def native(engine: WordEngine) -> NativeConversation:
-    return NativeConversation(NativeSetup("test", NativeLimits()), "s1")
-
-
-def core_for(book: Playbook, engine: WordEngine) -> Conversation:
-    if book.path == "/ws":
-        return EndConversation(start_timeout_ms=10_000, max_session_ms=3_600_000, unix_time=time.time)
-    return native(engine)
-
-
-@asynccontextmanager
-async def driving(
-    core: Conversation, engine: WordEngine, *, limits: DriveLimits | None = None
-) -> AsyncIterator[tuple[MemorySocket, Driver, Watch]]:
-    """A driver at work; on the way out it must be over within a bound and have left nothing behind."""
-    before = asyncio.all_tasks()
-    socket, watch = MemorySocket(), Watch()
-    driver = Driver("test", socket, core, engine, limits=limits or DriveLimits(), observer=watch)
-    task = asyncio.create_task(driver.run())
-    try:
-        yield socket, driver, watch
-    finally:
-        if socket.closed is None:
-            socket.hang_up()
-        async with asyncio.timeout(PATIENCE_S):
-            await task
-        assert engine.open_streams == 0
-        assert watch.tally is not None
-        await asyncio.sleep(0)
-        assert asyncio.all_tasks() == before
+async def opened(gateway: MemoryGateway, path: str = "/v1/stream") -> tuple[Player, MemorySocket]:
+    """A client that is connected, and its socket."""
+    player = Player(gateway.connect)
+    await player.open(path)
+    return player, gateway.connections[-1].socket
 
 
 @pytest.mark.parametrize("book", all_playbooks(), ids=lambda book: book.name)
 async def test_golden_conversation_in_memory(book: Playbook) -> None:
-    engine = WordEngine(book.fault)
-    async with driving(core_for(book, engine), engine) as (socket, _, _):
-        await play(book, MemoryStage(socket))
+    async with serving(WordEngine(book.fault), NativeLimits(resume_window_ms=int(book.window))) as gateway:
+        await play(book, Player(gateway.connect))
 
 
-async def test_a_client_that_vanishes_ends_the_engine_stream_at_once() -> None:
+async def test_a_client_that_leaves_ends_the_engine_stream_at_once() -> None:
     engine = WordEngine()
-    async with driving(native(engine), engine) as (socket, _, watch):
-        socket.put('{"type":"start"}')
-        socket.put(bytes(32_000))
-        stage = MemoryStage(socket)
-        await stage.answer()
+    async with serving(engine) as gateway:
+        client, socket = await opened(gateway)
+        await client.say('{"type":"start"}')
+        await client.say(bytes(32_000))
+        await client.answer()
         assert engine.open_streams == 1
-    assert watch.tally is not None
-    assert watch.tally.close_code is None
-    assert watch.tally.audio_ms == 1000
+        await asyncio.sleep(0.01)
+        socket.hang_up(1000)
+        await asyncio.sleep(0.01)
+        assert engine.open_streams == 0
+        assert len(gateway.sessions) == 0
+    tally = gateway.watch.tally
+    assert tally is not None
+    assert tally.close_code is None
+    assert tally.audio_ms == 1000
 
 
 async def test_an_engine_that_hangs_does_not_keep_a_client_that_cancels() -> None:
-    engine = WordEngine("hang@200")
-    async with driving(native(engine), engine) as (socket, _, _):
-        stage = MemoryStage(socket)
-        socket.put('{"type":"start"}')
-        socket.put(bytes(6400))
-        assert json.loads(await stage.answer())["type"] == "ready"
-        assert json.loads(await stage.answer())["type"] == "partial"
-        socket.put('{"type":"cancel"}')
-        assert json.loads(await stage.answer())["type"] == "summary"
-        assert await stage.answer() == "close 1000"
+    async with serving(WordEngine("hang@200")) as gateway:
+        client, _ = await opened(gateway)
+        await client.say('{"type":"start"}')
+        await client.say(bytes(6400))
+        assert (await client.message())["type"] == "ready"
+        assert (await client.message())["type"] == "partial"
+        await client.say('{"type":"cancel"}')
+        assert (await client.message())["type"] == "summary"
+        assert await client.answer() == "close 1000"
 
 
 async def test_audio_ahead_of_the_engine_is_bounded() -> None:
-    engine = WordEngine("hang@200")
-    async with driving(native(engine), engine, limits=DriveLimits(max_ahead_ms=1000)) as (socket, _, watch):
-        socket.put('{"type":"start"}')
+    async with serving(WordEngine("hang@200"), None, DriveLimits(max_ahead_ms=1000)) as gateway:
+        client, socket = await opened(gateway)
+        await client.say('{"type":"start"}')
         for _ in range(100):
-            socket.put(bytes(3200))
-        await MemoryStage(socket).answer()
+            await client.say(bytes(3200))
+        await client.answer()
         await asyncio.sleep(0.1)
         left = len(socket._inbox)
         assert left >= 80, "the reader went on although the engine takes nothing"
-    assert watch.tally is not None
-    assert watch.tally.audio_ms <= 1500
+    assert gateway.watch.tally is not None
+    assert gateway.watch.tally.audio_ms <= 1500
 
 
 async def test_a_defect_in_the_engine_is_an_apology_not_a_hang() -> None:
-    engine = WordEngine("bug@200")
-    async with driving(native(engine), engine) as (socket, _, watch):
-        stage = MemoryStage(socket)
-        socket.put('{"type":"start"}')
-        socket.put(bytes(6400))
-        answers = [json.loads(await stage.answer()) for _ in range(3)]
+    async with serving(WordEngine("bug@200")) as gateway:
+        client, _ = await opened(gateway)
+        await client.say('{"type":"start"}')
+        await client.say(bytes(6400))
+        answers = [await client.message() for _ in range(3)]
         assert [a["type"] for a in answers] == ["ready", "partial", "error"]
         assert answers[2]["code"] == "internal"
         assert "defect" not in answers[2]["message"]
-        assert await stage.answer() == "close 1011"
-    assert watch.tally is not None
-    assert watch.tally.error == "internal"
+        assert await client.answer() == "close 1011"
+    assert gateway.watch.tally is not None
+    assert gateway.watch.tally.error == "internal"
 
 
 async def test_an_oversized_message_is_refused_with_its_reason() -> None:
-    engine = WordEngine()
-    async with driving(native(engine), engine) as (socket, _, watch):
-        stage = MemoryStage(socket)
-        socket.put('{"type":"start"}')
-        assert json.loads(await stage.answer())["type"] == "ready"
+    async with serving(WordEngine()) as gateway:
+        client, socket = await opened(gateway)
+        await client.say('{"type":"start"}')
+        assert (await client.message())["type"] == "ready"
         socket.put(Oversized(1024))
-        error = json.loads(await stage.answer())
+        error = await client.message()
         assert error["code"] == "too_large"
         assert "1024" in error["message"]
-        assert await stage.answer() == "close 1009"
-    assert watch.tally is not None
-    assert watch.tally.error == "too_large"
-
-
-async def test_a_reader_that_does_not_read_is_let_go() -> None:
-    engine = WordEngine()
-    async with driving(native(engine), engine) as (socket, _, _):
-        socket.blocked = True
-        socket.put('{"type":"start"}')
-        async with asyncio.timeout(PATIENCE_S):
-            while socket.closed is None:
-                await socket.changed()
-        assert socket.closed[0] == 4499
+        assert await client.answer() == "close 1009"
+    assert gateway.watch.tally is not None
+    assert gateway.watch.tally.error == "too_large"
 
 
 class SilentSocket(MemorySocket):
@@ -192,16 +115,22 @@ class SilentSocket(MemorySocket):
         return self._since
 
 
+async def ending(connection: MemoryConnection) -> list[dict[str, Any] | str]:
+    """Everything that a connection is sent, to its close."""
+    heard: list[dict[str, Any] | str] = []
+    while not (text := await connection.hear()).startswith("close"):
+        heard.append(json.loads(text))
+    return [*heard, text]
+
+
 async def test_a_silent_connection_is_warned_and_then_closed() -> None:
-    engine, socket = WordEngine(), SilentSocket()
-    driver = Driver("test", socket, native(engine), engine, limits=DriveLimits(idle_ms=300), observer=Watch())
-    socket.put('{"type":"start"}')
-    async with asyncio.timeout(PATIENCE_S):
-        await driver.run()
-    kinds = [json.loads(text)["type"] for text in socket.sent]
-    assert kinds == ["ready", "warning", "error"]
-    assert socket.closed is not None
-    assert socket.closed[0] == 4408
+    async with serving(WordEngine(), None, DriveLimits(idle_ms=300)) as gateway:
+        connection = gateway.take(SilentSocket())
+        await connection.say('{"type":"start","resume_window_ms":0}')
+        *said, close = await ending(connection)
+        assert [message["type"] for message in said] == ["ready", "warning", "error"]  # type: ignore[index]
+        assert close == "close 4408"
+        assert said[-1]["action"] == "restart"  # type: ignore[index]
 
 
 class Stuck(WordEngine):
@@ -216,43 +145,52 @@ class Stuck(WordEngine):
 
 
 async def test_audio_ahead_is_bounded_over_all_takes() -> None:
-    engine = Stuck()
-    async with driving(native(engine), engine, limits=DriveLimits(max_ahead_ms=1000)) as (socket, _, watch):
-        socket.put('{"type":"start"}')
+    async with serving(Stuck(), None, DriveLimits(max_ahead_ms=1000)) as gateway:
+        client, _ = await opened(gateway)
+        await client.say('{"type":"start"}')
         for number in range(50):
-            socket.put(bytes(32 * 900))
-            socket.put(json.dumps({"type": "finalize", "id": str(number)}))
-        await MemoryStage(socket).answer()
+            await client.say(bytes(32 * 900))
+            await client.say(json.dumps({"type": "finalize", "id": str(number)}))
+        await client.answer()
         await asyncio.sleep(0.1)
-    assert watch.tally is not None
-    assert watch.tally.audio_ms <= 3_000
+    assert gateway.watch.tally is not None
+    assert gateway.watch.tally.audio_ms <= 3_000
 
 
 async def test_a_client_that_vanishes_while_its_audio_waits_is_noticed() -> None:
-    engine = WordEngine("hang@200")
-    async with driving(native(engine), engine, limits=DriveLimits(max_ahead_ms=500)) as (socket, _, _):
-        socket.put('{"type":"start"}')
+    async with serving(WordEngine("hang@200"), None, DriveLimits(max_ahead_ms=500)) as gateway:
+        client, socket = await opened(gateway)
+        await client.say('{"type":"start"}')
         for _ in range(20):
-            socket.put(bytes(3200))
-        await MemoryStage(socket).answer()
+            await client.say(bytes(3200))
+        await client.answer()
         await asyncio.sleep(0.05)
         assert len(socket._inbox) > 5
+        socket.hang_up()
+        async with asyncio.timeout(PATIENCE_S):
+            while not gateway.watch.lost_sessions:
+                await asyncio.sleep(0.01)
 
 
-async def test_one_slow_client_does_not_hold_up_the_drain_of_others() -> None:
-    drained = asyncio.Event()
+async def test_a_drain_asks_every_session_at_once_and_the_newcomers_too() -> None:
+    async with serving(WordEngine()) as gateway:
+        speaking, _ = await opened(gateway)
+        await speaking.say('{"type":"start"}')
+        await speaking.message()
+        newcomer, _ = await opened(gateway)
+        await asyncio.sleep(0)
+        gateway.sessions.drain(1500)
+        status = await speaking.message()
+        assert (status["state"], status["deadline_ms"]) == ("draining", 1500)
+        assert (await speaking.message())["type"] == "summary"
+        assert await speaking.answer() == "close 1001"
+        assert (await newcomer.message())["code"] == "unavailable"
+        assert await newcomer.answer() == "close 4502"
 
-    class Slow:
-        async def drain(self) -> None:
-            await asyncio.sleep(3600)
 
-    class Quick:
-        async def drain(self) -> None:
-            drained.set()
-
-    conversations = Conversations.__new__(Conversations)
-    conversations._running = {Slow(), Quick(), Slow()}  # type: ignore[arg-type]
-    draining = asyncio.create_task(conversations.drain())
-    async with asyncio.timeout(PATIENCE_S):
-        await drained.wait()
-    draining.cancel()
+async def test_the_start_timeout_counts_from_the_connection() -> None:
+    async with serving(WordEngine(), NativeLimits(start_timeout_ms=100)) as gateway:
+        client, _ = await opened(gateway)
+        async with asyncio.timeout(1.0):
+            assert (await client.message())["code"] == "idle_timeout"
+            assert await client.answer() == "close 4408"

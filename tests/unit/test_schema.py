@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 
 from asr import wire
 from asr.errors import Action, Code
-from asr.events import FinalReason, SpeechSource
+from asr.events import FinalReason, GapCause, SpeechSource, State
 from server.faces.native import NativeLimits
 from server.faces.native_messages import Start
 
@@ -40,10 +40,13 @@ CLIENT_EXAMPLES: list[dict[str, Any]] = [
         "endpointing": {"mode": "manual", "silence_ms": 700, "eager_ms": None},
         "on_unsupported": "fail",
         "pace": "file",
+        "resume_window_ms": 30_000,
         "metadata": {"call": 7},
         "upstream_options": {"a": "b"},
         "of_a_later_version": True,
     },
+    {"type": "resume", "session_id": "s", "resume_token": "t", "last_seq": 4, "sent_bytes": 3200},
+    {"type": "configure", "id": "c", "interim": False, "words": True},
     {"type": "finalize", "id": "f1"},
     {"type": "finalize"},
     {"type": "mark", "id": "m1"},
@@ -55,6 +58,7 @@ CLIENT_EXAMPLES: list[dict[str, Any]] = [
 READY: dict[str, Any] = {
     "type": "ready",
     "session_id": "s",
+    "resume_token": "t",
     "protocol": "1.0",
     "server": "riva-gateway 1",
     "model": "m",
@@ -67,6 +71,7 @@ READY: dict[str, Any] = {
         "max_session_ms": 1,
         "max_frame_bytes": 1,
         "max_ahead_ms": 1,
+        "resume_window_ms": 1,
         "ack_interval_ms": 1,
     },
     "warnings": [],
@@ -84,6 +89,16 @@ SUMMARY: dict[str, Any] = {
 }
 SERVER_EXAMPLES: list[dict[str, Any]] = [
     READY,
+    {
+        "type": "resumed",
+        "session_id": "s",
+        "resume_token": "t",
+        "from_bytes": 0,
+        "replaying_from_seq": 1,
+        "lost_ms": 0,
+    },
+    {"type": "configured", "id": None, "applied": {"interim": True}, "ignored": ["words"]},
+    {"type": "gap", "start_ms": 0, "end_ms": 5, "cause": "upstream_lost", "channel": 0},
     {"type": "ack", "received_bytes": 1, "received_ms": 1, "processed_ms": 1, "buffered_ms": 1, "safe_bytes": 1},
     {"type": "speech_started", "audio_ms": 0, "channel": 0, "source": "vad"},
     {"type": "finalized", "id": "f1", "audio_ms": 5},
@@ -113,6 +128,8 @@ def test_its_choices_are_those_of_the_code() -> None:
     assert error["code"]["enum"] == [code.value for code in Code]
     assert error["action"]["enum"] == [action.value for action in Action]
     assert DEFS["final"]["properties"]["reason"]["enum"] == [reason.value for reason in FinalReason]
+    assert DEFS["gap"]["properties"]["cause"]["enum"] == [cause.value for cause in GapCause]
+    assert DEFS["status"]["properties"]["state"]["enum"] == [*(state.value for state in State), "draining"]
     assert DEFS["speech_started"]["properties"]["source"]["enum"] == [source.value for source in SpeechSource]
 
 
@@ -154,6 +171,9 @@ def test_server_messages_carry_a_number_and_all_their_fields(message: dict[str, 
         {"type": "finalize", "id": 7},
         {"type": "mark", "id": "x" * 257},
         {"type": "ack"},
+        {"type": "resume", "session_id": "s", "resume_token": "t"},
+        {"type": "resume", "session_id": "s", "resume_token": "t", "last_seq": -1},
+        {"type": "configure", "interim": "no"},
     ],
 )
 def test_bad_client_messages(message: dict[str, Any]) -> None:
@@ -163,7 +183,7 @@ def test_bad_client_messages(message: dict[str, Any]) -> None:
 def test_units_are_in_the_names() -> None:
     """Every number is a count, or ends in its unit."""
     counts = {"seq", "revision", "channel", "channels", "utterances", "failovers", "resumes", "max_speakers"}
-    counts |= {"stable_chars", "p50", "p95"}
+    counts |= {"last_seq", "replaying_from_seq", "stable_chars", "p50", "p95"}
 
     def check(schema: dict[str, Any]) -> None:
         for name, body in schema.get("properties", {}).items():

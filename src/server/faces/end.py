@@ -1,8 +1,10 @@
 """The dialect of `/ws`: raw PCM16 in binary messages, the text `END`, one JSON object per result.
 
 Client: 16 kHz mono PCM16 little-endian, then `END`. Server: `{"text", "is_final", "timestamp"}` with the
-Unix time in seconds at which the result was sent, and the text `END` when everything is out. A failure is
-`{"error": {"code", "message", "retryable"}}`, then a close with the code of `server.refusals`.
+Unix time in seconds at which the result was sent, and the text `END` when everything is out. Audio that no result will
+cover is an empty final with a `gap`: `{"start_ms", "end_ms"}`. A failure is
+`{"error": {"code", "message", "retryable"}}`, then a close with the code of `server.refusals`, or 1013 when the
+recognizer is full.
 """
 
 from __future__ import annotations
@@ -15,12 +17,25 @@ import orjson
 from asr.audio import AudioDecoder, AudioFormat
 from asr.engine import Agreement
 from asr.errors import ASRError, Code
-from asr.events import Event, Final, Partial
+from asr.events import Event, Final, Gap, Partial
 from asr.options import Options
 from server.conversation import Begin, Command, Feed, Finish, Hangup, Send
 from server.refusals import GOING_AWAY, NORMAL, refusal
 
 END = "END"
+TRY_AGAIN_LATER = 1013
+"""What generic clients know in place of 4503."""
+
+
+def refusal_text(error: ASRError) -> str:
+    """The message of a failure."""
+    message = {"error": {"code": error.code.value, "message": error.message, "retryable": error.retryable}}
+    return orjson.dumps(message).decode()
+
+
+def close_code(code: Code) -> int:
+    """The close code after that message."""
+    return TRY_AGAIN_LATER if code is Code.OVERLOADED else refusal(code).close_code
 
 
 class EndConversation:
@@ -66,10 +81,15 @@ class EndConversation:
         return []
 
     def heard(self, take: int, event: Event, now: float) -> list[Command]:
-        """Partials and finals; an empty text is no result."""
-        if isinstance(event, Partial | Final) and event.text:
-            return [self._result(event.text, is_final=isinstance(event, Final))]
-        return []
+        """Partials, finals and gaps; an empty text is no result."""
+        match event:
+            case Partial(text=text) | Final(text=text) if text:
+                topic = f"u{event.utterance} {event.channel}"
+                return [self._result(text, topic, is_final=isinstance(event, Final))]
+            case Gap(start_ms, end_ms):
+                return [self._result("", is_final=True, gap={"start_ms": start_ms, "end_ms": end_ms})]
+            case _:
+                return []
 
     def finished(self, take: int, now: float) -> list[Command]:
         """Everything is out: `END` confirms it."""
@@ -89,13 +109,13 @@ class EndConversation:
         if self._over:
             return []
         self._over = True
-        return [self._error(error), Hangup(refusal(error.code).close_code, error.code.value)]
+        return [Send(refusal_text(error)), Hangup(close_code(error.code), error.code.value)]
 
     def quiet(self, for_ms: int, limit_ms: int, now: float) -> list[Command]:
         """This dialect has no warnings."""
         return []
 
-    def draining(self, now: float) -> list[Command]:
+    def draining(self, deadline_ms: int, now: float) -> list[Command]:
         """The server goes down: what was said so far still becomes finals."""
         self._close_code = GOING_AWAY
         return [] if self._ended or self._over else self._finish()
@@ -125,7 +145,7 @@ class EndConversation:
         if message.strip().upper() == END:
             return self._finish()
         text = 'This path takes binary PCM16 audio and the text "END", nothing else. /v1/stream takes settings.'
-        return [self._error(ASRError(Code.BAD_REQUEST, text))]
+        return [Send(refusal_text(ASRError(Code.BAD_REQUEST, text)))]
 
     def _break_off(self, error: ASRError) -> list[Command]:
         """The audio cannot go on: what was heard before still becomes finals, then the error is told."""
@@ -140,14 +160,6 @@ class EndConversation:
         feed: list[Command] = [Feed(0, rest)] if rest else []
         return [*feed, Finish(0)]
 
-    def _result(self, text: str, *, is_final: bool) -> Send:
-        return _send({"text": text, "is_final": is_final, "timestamp": round(self._unix_time(), 3)})
-
-    def _error(self, error: ASRError) -> Send:
-        return _send(
-            {"error": {"code": error.code.value, "message": error.message, "retryable": error.retryable}},
-        )
-
-
-def _send(message: dict[str, Any]) -> Send:
-    return Send(orjson.dumps(message).decode())
+    def _result(self, text: str, topic: str = "", *, is_final: bool, **more: Any) -> Send:
+        message = {"text": text, "is_final": is_final, "timestamp": round(self._unix_time(), 3), **more}
+        return Send(orjson.dumps(message).decode(), topic, lossy=not is_final)

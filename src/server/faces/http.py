@@ -12,8 +12,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asr import wire
-from asr.engine import Engine
+from asr.engine import Engine, Readiness
 from asr.errors import ASRError
+from server.admission import Admission
 from server.refusals import refusal
 
 SECURITY_HEADERS = {
@@ -28,10 +29,18 @@ SECURITY_HEADERS = {
 }
 
 
-def build_http(engine: Engine, *, version: str, page: Path) -> FastAPI:
+GOING_DOWN = "The gateway is going down. Open streams finish; new ones are refused."
+
+
+def build_http(engine: Engine, admission: Admission, *, version: str, page: Path) -> FastAPI:
     """The HTTP application in front of an engine; `page` is the folder of the browser page."""
     app = FastAPI(title="riva-gateway", version=version, docs_url=None, redoc_url=None)
     app.add_middleware(SecurityHeaders)
+
+    async def readiness() -> Readiness:
+        if admission.draining:
+            return Readiness(False, GOING_DOWN)
+        return await engine.ready()
 
     @app.exception_handler(ASRError)
     async def refuse(_: Request, error: ASRError) -> JSONResponse:
@@ -48,8 +57,18 @@ def build_http(engine: Engine, *, version: str, page: Path) -> FastAPI:
     @app.get("/readyz", tags=["operation"])
     async def ready() -> JSONResponse:
         """Whether streams can be served now: 200, or 503 with the reason."""
-        state = await engine.ready()
-        body = {"ready": state.ready, "engine": engine.name, "detail": state.detail, "version": version}
+        state = await readiness()
+        body = {
+            "ready": state.ready,
+            "engine": engine.name,
+            "detail": state.detail,
+            "version": version,
+            "draining": admission.draining,
+            "streams": {"in_use": admission.in_use, "limit": admission.max_streams},
+        }
+        endpoints = getattr(engine, "endpoints", None)
+        if callable(endpoints):  # an engine of several recognizers says how each of them does
+            body["endpoints"] = endpoints()
         return JSONResponse(body, 200 if state.ready else 503)
 
     @app.get("/v1/health/live", tags=["NIM"])
@@ -60,7 +79,7 @@ def build_http(engine: Engine, *, version: str, page: Path) -> FastAPI:
     @app.get("/v1/health/ready", tags=["NIM"])
     async def nim_ready() -> JSONResponse:
         """As a NIM answers: 200 when ready, else 503."""
-        state = await engine.ready()
+        state = await readiness()
         word = "ready" if state.ready else "not ready"
         body = {"object": "health.response", "message": state.detail or word, "status": word}
         return JSONResponse(body, 200 if state.ready else 503)

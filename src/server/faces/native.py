@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import orjson
@@ -17,11 +17,11 @@ from asr import wire
 from asr.audio import AudioDecoder
 from asr.engine import SAMPLE_RATE_HZ, Agreement, Features
 from asr.errors import ASRError, Code
-from asr.events import Event, Final, Flushed, Partial, Progress
+from asr.events import Event, Final, Flushed, Gap, Partial, Progress, Status
 from asr.options import Options
-from server.conversation import Begin, Command, Cut, Drop, Feed, Finish, Hangup, Send
+from server.conversation import Begin, Command, Cut, Drop, Feed, Finish, Hangup, Seen, Send
 from server.faces.native_ledger import Ledger
-from server.faces.native_messages import read_start
+from server.faces.native_messages import read_configure, read_seen, read_start
 from server.refusals import GOING_AWAY, NORMAL, TOO_BIG, refusal
 
 ACK_INTERVAL_S = 1.0
@@ -39,6 +39,7 @@ class NativeLimits:
     max_session_ms: int = 4 * 3600 * 1000
     max_frame_bytes: int = 1024 * 1024
     max_ahead_ms: int = 5_000
+    resume_window_ms: int = 60_000
     ack_interval_ms: int = int(ACK_INTERVAL_S * 1000)
 
 
@@ -58,18 +59,23 @@ class NativeSetup:
 
 
 class NativeConversation:
-    """One session of `asr.v1`. `session_id` comes from outside, as the time does."""
+    """One session of `asr.v1`. Its messages get their `seq` when they are sent.
 
-    def __init__(self, setup: NativeSetup, session_id: str) -> None:
+    `session_id` and `token`, with which a lost client may come back, are from outside, as the time is.
+    """
+
+    def __init__(self, setup: NativeSetup, session_id: str, token: str) -> None:
         self._setup = setup
         self._session_id = session_id
+        self._token = token
+        self._window_ms = 0
         self._receive: Callable[[str | bytes, float], list[Command]] = self._while_waiting
         self._opened_at = 0.0
-        self._seq = 0
         self._bad_messages = 0
         self._decoder: AudioDecoder | None = None
         self._told_warnings = 0
         self._options = Options()
+        self._interim = True
         self._warnings: list[str] = []
         self._take = 0
         self._ready = False
@@ -109,13 +115,14 @@ class NativeConversation:
         ready = {
             "type": "ready",
             "session_id": self._session_id,
+            "resume_token": self._token if self._window_ms else None,
             "protocol": wire.VERSION,
             "server": self._setup.server,
             "model": agreement.model.name,
             "language": agreement.options.language,
             "audio": {"encoding": "pcm_s16le", "sample_rate_hz": SAMPLE_RATE_HZ, "channels": 1},
             "features": asdict(agreement.features),
-            "limits": asdict(self._setup.limits),
+            "limits": asdict(replace(self._setup.limits, resume_window_ms=self._window_ms)),
             "warnings": warnings,
         }
         return [self._send(ready), *self._owed()]
@@ -133,16 +140,21 @@ class NativeConversation:
                 return self._answer_finalize(base + audio_ms)
             case Partial():
                 ledger.guessed()
-                if not self._options.partials:
+                if not self._interim:
                     return []
             case Final():
                 ledger.settled(take, event, now)
-        commands: list[Command] = [
-            self._send(wire.encode(event, base_ms=base, base_utterance=ledger.base_utterance(take)))
-        ]
-        if isinstance(event, Final):
-            commands += self._owed()
-        return commands
+            case Gap():
+                ledger.missed(take, event)
+            case Status(state):
+                ledger.changed(state)
+        message = wire.encode(event, base_ms=base, base_utterance=ledger.base_utterance(take))
+        if isinstance(event, Partial | Final):
+            topic = f"{message['utterance_id']} {event.channel}"
+            commands: list[Command] = [self._send(message, topic, lossy=isinstance(event, Partial))]
+        else:
+            commands = [self._send(message)]
+        return commands + self._owed() if isinstance(event, Final | Gap) else commands
 
     def finished(self, take: int, now: float) -> list[Command]:
         """A take is over: a finalize that needed it is answered, or the session is."""
@@ -176,14 +188,15 @@ class NativeConversation:
         text = f"Nothing was heard from you for {for_ms} ms; at {limit_ms} ms the connection is closed."
         return [self._warn("idle", text)] if self._ready else []
 
-    def draining(self, now: float) -> list[Command]:
-        """The server goes down: what was said so far still becomes finals."""
+    def draining(self, deadline_ms: int, now: float) -> list[Command]:
+        """The server goes down: what was said so far still becomes finals. Nobody can come back to it."""
+        self._window_ms = 0
         if self._receive == self._while_waiting or not self._ready:
             return self.refused(ASRError(Code.UNAVAILABLE, "The gateway is going down. Connect again."), now)
         if self._receive != self._while_listening:
             return []
         self._close_code = GOING_AWAY
-        return [self._send({"type": "status", "state": "draining"}), *self._stop(now)]
+        return [self._send({"type": "status", "state": "draining", "deadline_ms": deadline_ms}), *self._stop(now)]
 
     def ticked(self, now: float) -> list[Command]:
         """Timers: the first message that never came, the session's limit, the heartbeat."""
@@ -211,6 +224,32 @@ class NativeConversation:
             return self._session_ends_at if listening else None
         return min(self._ack_due, self._session_ends_at) if listening else self._ack_due
 
+    # Connections ----------------------------------------------------------------------------------
+
+    @property
+    def window_ms(self) -> int:
+        """See `server.conversation.Lasting`: none before `ready`, which carries what a client needs to come back."""
+        return self._window_ms if self._ready else 0
+
+    def resumed(self, last_seq: int, token: str) -> str:
+        """The client came back, and has seen the messages up to `last_seq`: what it is told before all others."""
+        self._token = token
+        return _numbered(
+            {
+                "type": "resumed",
+                "session_id": self._session_id,
+                "resume_token": token,
+                "from_bytes": self._ledger.resumed(),
+                "replaying_from_seq": last_seq + 1,
+                "lost_ms": 0,
+            },
+            last_seq,
+        )
+
+    def parted(self, error: ASRError, seq: int) -> str:
+        """See `server.conversation.Lasting`."""
+        return _numbered(wire.encode_error(error, fatal=True, session_id=self._session_id), seq)
+
     # States ---------------------------------------------------------------------------------------
 
     def _while_waiting(self, message: str | bytes, now: float) -> list[Command]:
@@ -225,6 +264,9 @@ class NativeConversation:
         stereo = "refuse" if self._setup.stereo == "refuse" else "mix"
         self._decoder = AudioDecoder(start.format(), stereo=stereo)  # type: ignore[arg-type]
         self._options = start.options()
+        self._interim = start.interim
+        longest_ms = self._setup.limits.resume_window_ms
+        self._window_ms = longest_ms if start.resume_window_ms is None else min(start.resume_window_ms, longest_ms)
         self._warnings = [f"The field {name!r} is not known here and was ignored." for name in start.unknown()]
         self._receive = self._while_listening
         self._acked_at = now
@@ -248,7 +290,9 @@ class NativeConversation:
             content = _parse(message)
             if content["type"] == "cancel":
                 return self._cancel(now)
-            if content["type"] in ("keepalive", "ack", "stop"):
+            if content["type"] == "ack":
+                return [Seen(read_seen(content))]
+            if content["type"] in ("keepalive", "stop"):
                 return []
         self._bad_messages += 1
         if self._bad_messages > 1:
@@ -296,7 +340,9 @@ class NativeConversation:
             case "keepalive":
                 return [self._ack(now)] if self._ready else []
             case "ack":
-                return []
+                return [Seen(read_seen(content))]
+            case "configure":
+                return [self._configure(content, ref)]
             case "stop":
                 return self._stop(now)
             case "cancel":
@@ -304,7 +350,7 @@ class NativeConversation:
             case "start":
                 raise ASRError(Code.BAD_REQUEST, "The session has started already. Open a new one for other settings.")
             case other:
-                names = "finalize, mark, keepalive, ack, stop, cancel"
+                names = "configure, finalize, mark, keepalive, ack, stop, cancel"
                 raise ASRError(Code.BAD_REQUEST, f"There is no message type {other!r}. Types: {names}.", param="type")
 
     def _finalize(self, ref: str | None) -> list[Command]:
@@ -317,6 +363,16 @@ class NativeConversation:
         ended, self._take = self._take, self._take + 1
         self._ledger.next_take()
         return [Finish(ended), Begin(self._take, self._options)]
+
+    def _configure(self, content: dict[str, Any], ref: str | None) -> Send:
+        """Partials can be turned off and on again, if the recognizer was asked for them; nothing else can change."""
+        interim, ignored = read_configure(content)
+        applied: dict[str, Any] = {}
+        if interim is not None and (self._options.partials or not interim):
+            self._interim = applied["interim"] = interim
+        elif interim is not None:
+            ignored.append("interim")
+        return self._send({"type": "configured", "id": ref, "applied": applied, "ignored": ignored})
 
     def _stop(self, now: float) -> list[Command]:
         self._receive = self._while_stopping
@@ -380,7 +436,7 @@ class NativeConversation:
     def _ack(self, now: float) -> Send:
         self._acked_at = now
         self._acked_bytes = self._ledger.received_bytes
-        return self._send(self._ledger.ack())
+        return self._send(self._ledger.ack(), "ack", lossy=True)
 
     def _decoder_warnings(self) -> list[Command]:
         return [self._warn("audio", text) for text in self._news_of_decoder()]
@@ -394,10 +450,8 @@ class NativeConversation:
     def _warn(self, code: str, text: str, param: str | None = None) -> Send:
         return self._send({"type": "warning", "code": code, "message": text, "param": param})
 
-    def _send(self, message: dict[str, Any]) -> Send:
-        self._seq += 1
-        message["seq"] = self._seq
-        return Send(orjson.dumps(message).decode())
+    def _send(self, message: dict[str, Any], topic: str = "", *, lossy: bool = False) -> Send:
+        return Send(orjson.dumps(message).decode(), topic, lossy)
 
     @property
     def _ack_due(self) -> float:
@@ -407,6 +461,17 @@ class NativeConversation:
     @property
     def _session_ends_at(self) -> float:
         return self._opened_at + self._setup.limits.max_session_ms / 1000
+
+
+def unheard(error: ASRError, last_seq: int) -> tuple[str, int, str]:
+    """What a client is told that asks for a session which it cannot have: a message, a close code and its reason."""
+    text = _numbered(wire.encode_error(error, fatal=True), max(last_seq, 1))
+    return text, refusal(error.code).close_code, error.code.value
+
+
+def _numbered(message: dict[str, Any], seq: int) -> str:
+    """A message about the connection: it repeats the last number of the session, and takes none of its own."""
+    return orjson.dumps({**message, "seq": seq}).decode()
 
 
 def _parse(message: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any
 
 from asr.engine import BYTES_PER_MS
-from asr.events import Final
+from asr.events import Final, Gap, State
 
 _KEPT = 4096  # entries kept of each kind: bounded, over a minute of 20 ms chunks
 
@@ -21,7 +21,7 @@ class Ledger:
     Attributes:
         received_bytes: what the client sent, as it sent it.
         processed_ms: the engine has consumed the audio up to here.
-        covered_ms: finals cover the audio up to here.
+        covered_ms: finals and gaps cover the audio up to here.
     """
 
     def __init__(self) -> None:
@@ -39,6 +39,9 @@ class Ledger:
         self._latencies_ms: deque[int] = deque(maxlen=_KEPT)
         self._speech_ms = 0
         self._utterances = 0
+        self._gaps_ms = 0
+        self._failovers = 0
+        self._resumes = 0
 
     @property
     def fed_ms(self) -> int:
@@ -98,6 +101,23 @@ class Ledger:
         for _ in range(index):
             self._arrivals.popleft()
 
+    def missed(self, take: int, gap: Gap) -> None:
+        """No final will ever cover a piece of audio. It is settled as well, once all audio before it is."""
+        base_ms = self.base_ms(take)
+        self._gaps_ms += gap.end_ms - gap.start_ms
+        if not self._utterance_open or base_ms + gap.start_ms <= self.covered_ms:
+            self.covered_ms = max(self.covered_ms, base_ms + gap.end_ms)
+        self.processed(base_ms + gap.end_ms)
+
+    def changed(self, state: State) -> None:
+        """The recognizer's state changed."""
+        self._failovers += state is State.RECOVERED
+
+    def resumed(self) -> int:
+        """The client came back. Returns from which byte on it has to send its audio."""
+        self._resumes += 1
+        return self.received_bytes
+
     def ack(self) -> dict[str, Any]:
         """The fields of an `ack` message.
 
@@ -125,9 +145,9 @@ class Ledger:
             "audio_ms": self.fed_ms,
             "speech_ms": self._speech_ms,
             "utterances": self._utterances,
-            "gaps_ms": 0,
-            "failovers": 0,
-            "resumes": 0,
+            "gaps_ms": self._gaps_ms,
+            "failovers": self._failovers,
+            "resumes": self._resumes,
             "discarded_ms": discarded_ms,
             "final_latency_ms": {"p50": _percentile(ordered, 50), "p95": _percentile(ordered, 95)},
         }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asr.audio import AudioFormat, Encoding
 from asr.errors import ASRError, Code
 from asr.options import Diarization, Endpointing, Options, Phrase
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class _Part(BaseModel):
@@ -40,6 +43,7 @@ class Start(_Part):
     """The first message. Every field has a default: `{"type": "start"}` is enough.
 
     `pace` tells live speech from a recording; a recording is read as fast as it can be recognized.
+    `resume_window_ms`: how long the session waits for a lost client; None: as long as the server lets it.
     """
 
     type: Literal["start"]
@@ -56,6 +60,7 @@ class Start(_Part):
     endpointing: _Endpointing | None = None
     on_unsupported: Literal["warn", "fail"] = "warn"
     pace: Literal["live", "file"] = "live"
+    resume_window_ms: int | None = Field(default=None, ge=0)
     metadata: dict[str, Any] = Field(default_factory=dict)
     upstream_options: dict[str, str] = Field(default_factory=dict)
 
@@ -107,15 +112,76 @@ class Start(_Part):
         return [prefix + name for prefix, part in parts if part is not None for name in part.model_extra or {}]
 
 
+class Resume(_Part):
+    """The first message on a connection that means to go on with a session."""
+
+    type: Literal["resume"]
+    session_id: str
+    resume_token: str
+    last_seq: int = Field(ge=0)
+    sent_bytes: int = Field(default=0, ge=0)
+
+
+class _Configure(_Part):
+    type: Literal["configure"]
+    id: str | None = None
+    interim: bool | None = None
+
+
+class _Seen(_Part):
+    type: Literal["ack"]
+    seq: int = Field(ge=0)
+
+
 def read_start(message: dict[str, Any]) -> Start:
     """Check a `start` message.
 
     Raises:
         ASRError: `bad_request`, naming the field and what is wrong with it.
     """
+    return _read(Start, message)
+
+
+def read_resume(message: str) -> Resume | None:
+    """A `resume` message, or None for any other text.
+
+    Raises:
+        ASRError: `bad_request`, as `read_start` does.
+    """
+    if '"resume"' not in message:
+        return None
     try:
-        return Start.model_validate(message)
+        content = orjson.loads(message)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(content, dict) or content.get("type") != "resume":
+        return None
+    return _read(Resume, content)
+
+
+def read_configure(message: dict[str, Any]) -> tuple[bool | None, list[str]]:
+    """What a `configure` message says of partials, and the names of the fields that cannot change.
+
+    Raises:
+        ASRError: `bad_request`, as `read_start` does.
+    """
+    wish = _read(_Configure, message)
+    return wish.interim, list(wish.model_extra or {})
+
+
+def read_seen(message: dict[str, Any]) -> int:
+    """The number up to which an `ack` says that the client has seen everything.
+
+    Raises:
+        ASRError: `bad_request`, as `read_start` does.
+    """
+    return _read(_Seen, message).seq
+
+
+def _read(model: type[M], message: dict[str, Any]) -> M:
+    try:
+        return model.model_validate(message)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise ASRError(Code.BAD_REQUEST, f"start: {field}: {first['msg']}.", param=field) from None
+        raise ASRError(Code.BAD_REQUEST, f"{message['type']}: {field}: {first['msg']}.", param=field) from None

@@ -14,8 +14,10 @@ from typing import NoReturn
 
 import grpc
 import structlog
+from google.rpc import error_details_pb2, status_pb2
 
 from asr.errors import ASRError, Code
+from asr.events import Gap
 from asr.riva_proto import Message
 from server.refusals import refusal
 
@@ -28,6 +30,9 @@ MAX_NOTES = 16
 MAX_NOTE_CHARS = 300
 MAX_MESSAGE_BYTES = 1500
 """Of a refusal as it travels: plain characters count once, all others three times for each byte of UTF-8."""
+
+MAX_DETAILED_BYTES = 400
+"""A longer message does not travel a second time, inside the details of the status."""
 
 
 @dataclass(slots=True)
@@ -69,12 +74,41 @@ async def refuse(context: Message, failure: Exception, notes: Notes) -> NoReturn
     else:
         log.error("defect", face="riva_grpc", exc_info=failure)
         error = ASRError(Code.INTERNAL, "The gateway failed in an unexpected way; its log says how.")
-    metadata = (*notes.metadata(), (CODE_KEY, error.code.value))
-    if error.retry_after_ms is not None:
-        metadata += ((RETRY_KEY, str(error.retry_after_ms)),)
     status = grpc.StatusCode[refusal(error.code).grpc_status]
-    await context.abort(status, fitting(error.message), metadata)
+    message = fitting(error.message)
+    metadata = (*notes.metadata(), (CODE_KEY, error.code.value), *retry_metadata(error, status.value[0], message))
+    await context.abort(status, message, metadata)
     raise AssertionError("abort always raises")
+
+
+def retry_metadata(error: ASRError, number: int, message: str) -> tuple[tuple[str, str | bytes], ...]:
+    """When to come back, in each of the ways in which gRPC clients and proxies look for it.
+
+    Args:
+        error: the refusal; nothing is said for one that names no time.
+        number: the gRPC status as a number, and `message`: its text; clients compare them with those in the details.
+        message: as above.
+    """
+    after_ms = error.retry_after_ms
+    if after_ms is None:
+        return ()
+    said: tuple[tuple[str, str | bytes], ...] = (
+        (RETRY_KEY, str(after_ms)),
+        ("retry-after", str(-(-after_ms // 1000))),
+        ("grpc-retry-pushback-ms", str(after_ms)),
+    )
+    if len(message.encode()) > MAX_DETAILED_BYTES:
+        return said
+    details = status_pb2.Status(code=number, message=message)
+    info = error_details_pb2.RetryInfo()
+    info.retry_delay.FromMilliseconds(after_ms)
+    details.details.add().Pack(info)
+    return (*said, ("grpc-status-details-bin", details.SerializeToString()))
+
+
+def missing(gap: Gap) -> str:
+    """What a client is told of audio that no result covers."""
+    return f"Audio from {gap.start_ms} to {gap.end_ms} ms could not be recognized ({gap.cause.value})."
 
 
 def fitting(message: str) -> str:

@@ -10,8 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from asr.errors import ASRError, Code
+import structlog
+
+from asr.errors import ASRError
 from asr.riva_proto import Message
+from server.admission import Admission
+from server.principal import grpc_address, principal_of
+
+log = structlog.get_logger("server.stream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,70 +25,77 @@ class RivaFaceLimits:
     """The bounds of this face.
 
     Attributes:
-        max_streams: calls that may be recognized at a time, streams and whole recordings together.
         first_message_timeout_ms: until a client must have sent its configuration.
         idle_timeout_ms: the longest silence of a client between two messages.
         slow_reader_timeout_ms: how long one response may wait for the client to take it.
         health_interval_ms: how often a watched health state is looked at.
     """
 
-    max_streams: int = 1000
     first_message_timeout_ms: int = 10_000
     idle_timeout_ms: int = 300_000
     slow_reader_timeout_ms: int = 30_000
     health_interval_ms: int = 2_000
 
 
-def shutting_down() -> ASRError:
-    """What a call is told that comes while the face is draining."""
-    return ASRError(Code.UNAVAILABLE, "The gateway is shutting down. Open a new stream in a moment.")
-
-
 class Door:
     """Open until it is drained."""
 
-    def __init__(self, limits: RivaFaceLimits) -> None:
-        self._limits = limits
-        self._streams = 0
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
         self._reads: set[asyncio.Timeout] = set()
+        self._closing = asyncio.Event()
         self._drained = asyncio.Event()
 
     @property
+    def closing(self) -> bool:
+        """Whether nobody is let in any more."""
+        return self._admission.draining or self._drained.is_set()
+
+    @property
     def draining(self) -> bool:
-        """Whether the face was asked to finish."""
+        """Whether the streams were asked to finish."""
         return self._drained.is_set()
 
+    def close(self) -> None:
+        """Let nobody in any more, and have health say so; streams go on."""
+        self._admission.drain()
+        self._closing.set()
+
     def drain(self) -> None:
-        """Let nobody in any more, and wake everyone who waits here."""
+        """Close, and wake everyone who waits here: streams end."""
+        self.close()
         self._drained.set()
         now = asyncio.get_running_loop().time()
         for bound in self._reads:
             if not bound.expired():
                 bound.reschedule(now)
 
+    def shutting_down(self) -> ASRError:
+        """What a call is told that comes while the face is closing."""
+        return self._admission.going_down()
+
     def check(self) -> None:
         """Raises `unavailable` while the face is draining."""
         if self.draining:
-            raise shutting_down()
+            raise self.shutting_down()
 
     @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """Take one of the places for as long as a call is recognized.
+    def admitted(self, context: Message) -> Iterator[None]:
+        """Take one of the gateway's places for as long as a call is recognized.
 
         Raises:
-            ASRError: `unavailable` while draining, `overloaded` when every place is taken.
+            ASRError: see `Admission.admit`.
         """
-        self.check()
-        if self._streams >= self._limits.max_streams:
-            raise ASRError(
-                Code.OVERLOADED,
-                f"All {self._limits.max_streams} streams of this gateway are in use. Try again in a moment.",
-            )
-        self._streams += 1
+        who = principal_of(context.invocation_metadata() or (), grpc_address(context.peer()))
+        try:
+            place = self._admission.admit(who)
+        except ASRError as error:
+            log.debug("stream refused", face="riva_grpc", principal=who, code=error.code.value)
+            raise
         try:
             yield
         finally:
-            self._streams -= 1
+            place.release()
 
     async def read(self, context: Message, limit_s: float) -> Message | None:
         """The next message of a stream, `grpc.aio.EOF` at its end, or None as soon as the face is draining.
@@ -107,9 +120,9 @@ class Door:
             raise
 
     async def pause(self, limit_s: float) -> None:
-        """Sleep for `limit_s` seconds, or until the face is draining."""
+        """Sleep for `limit_s` seconds, or until the face closes, or until it drains where it has closed."""
         try:
             async with asyncio.timeout(limit_s):
-                await self._drained.wait()
+                await (self._drained if self.closing else self._closing).wait()
         except TimeoutError:
             pass

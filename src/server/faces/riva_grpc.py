@@ -18,12 +18,13 @@ import grpc.aio
 from asr.audio import AudioDecoder, Stereo
 from asr.engine import Agreement, AudioInput, EndUtterance, Engine, agree
 from asr.errors import ASRError, Code, quoted
-from asr.events import Event, Final, Progress
+from asr.events import Event, Final, Gap, Progress
 from asr.options import Options
 from asr.riva_codec import ResponseWriter, config_rows, options_from, write_recognize
 from asr.riva_proto import Message, asr_grpc, health_grpc
-from server.faces.riva_answers import Notes, logged, refuse
-from server.faces.riva_door import Door, RivaFaceLimits, shutting_down
+from server.admission import Admission
+from server.faces.riva_answers import Notes, logged, missing, refuse
+from server.faces.riva_door import Door, RivaFaceLimits
 from server.faces.riva_health import Health
 
 __all__ = ["RivaFace", "RivaFaceLimits", "add_riva_face"]
@@ -42,6 +43,10 @@ class RivaFace:
     def __init__(self, door: Door) -> None:
         self._door = door
 
+    def close(self) -> None:
+        """Let nobody in any more, and have health say that nothing is served; streams go on."""
+        self._door.close()
+
     def drain(self) -> None:
         """Before the server stops: end the audio of every stream, so that each gets its last finals and ends.
 
@@ -53,6 +58,7 @@ class RivaFace:
 def add_riva_face(
     server: grpc.aio.Server,
     engine: Engine,
+    admission: Admission,
     *,
     stereo: Stereo = "mix",
     aliases: Mapping[str, str] | None = None,
@@ -66,6 +72,7 @@ def add_riva_face(
     Args:
         server: where to register.
         engine: who recognizes.
+        admission: gives each call its place.
         stereo: mix several channels down, or refuse them.
         aliases: model names that clients may use → the served model that is meant ("" for the engine's choice).
         published_names: take the names of NVIDIA's published cloud models for the served model.
@@ -75,7 +82,7 @@ def add_riva_face(
         The face, to be drained before the server is stopped.
     """
     limits = limits or RivaFaceLimits()
-    door = Door(limits)
+    door = Door(admission)
     recognition = _Recognition(engine, stereo, dict(aliases or {}), published_names, limits, door)
     asr_grpc.add_RivaSpeechRecognitionServicer_to_server(recognition, server)
     health_grpc.add_HealthServicer_to_server(Health(engine, door, limits.health_interval_ms), server)
@@ -113,7 +120,7 @@ class _Recognition:
         """Audio in, results out while it arrives."""
         notes = Notes()
         try:
-            with self._door.admitted(), logged("StreamingRecognize", context.peer()):
+            with self._door.admitted(context), logged("StreamingRecognize", context.peer()):
                 await self._stream(context, notes)
         except Exception as error:
             await refuse(context, error, notes)
@@ -123,7 +130,7 @@ class _Recognition:
         """A whole recording in, all results out."""
         notes = Notes()
         try:
-            with self._door.admitted(), logged("Recognize", context.peer()):
+            with self._door.admitted(context), logged("Recognize", context.peer()):
                 response = await self._recognize(request, notes)
         except Exception as error:
             await refuse(context, error, notes)
@@ -164,6 +171,8 @@ class _Recognition:
         events = self._engine.stream(audio, agreement.options)
         try:
             async for event in events:
+                if isinstance(event, Gap):
+                    notes.add(missing(event))
                 response = writer.write(event)
                 if response is not None:
                     await self._send(context, response)
@@ -189,7 +198,7 @@ class _Recognition:
                 Code.IDLE_TIMEOUT, f"No message came within {limit_s:g} s. Send the streaming_config first."
             ) from None
         if first is None:
-            raise shutting_down()
+            raise self._door.shutting_down()
         if first is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs forgot it
             raise ASRError(
                 Code.BAD_REQUEST, "The stream ended before any message. Send a streaming_config, then audio."
@@ -259,6 +268,8 @@ class _Recognition:
                     finals.append(event)
                 elif isinstance(event, Progress):
                     audio_ms = event.processed_ms
+                elif isinstance(event, Gap):
+                    notes.add(missing(event))
         finally:
             await events.aclose()
             await audio.aclose()

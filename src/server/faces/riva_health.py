@@ -47,7 +47,7 @@ class Health:
         kinds = health.HealthCheckResponse
         if service not in SERVICES:
             return int(kinds.UNKNOWN)
-        if self._door.draining:
+        if self._door.closing:
             return int(kinds.NOT_SERVING)
         readiness = await self._engine.ready()
         return int(kinds.SERVING if readiness.ready else kinds.NOT_SERVING)

@@ -1,0 +1,164 @@
+"""Who may have a stream: one budget for the whole gateway, shared fairly between those who ask.
+
+Pure: it knows no loop, clock or randomness of its own. Every face asks here before it does anything dear, so a
+refusal costs next to nothing and the streams that run are not slowed by those that cannot.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from asr.errors import ASRError, Code
+
+FULL_RETRY_MS = 4_000
+"""Streams last minutes, and there are many: a place is likely to become free within seconds."""
+SHARE_RETRY_MS = 10_000
+"""A caller that is over its share has to end a stream of its own first."""
+DRAINING_RETRY_MS = 2_000
+"""A load balancer needs about so long to send callers elsewhere."""
+
+
+class Place:
+    """A place among the streams that are served at once. Give it back with `release`.
+
+    Attributes:
+        principal: whose it is.
+    """
+
+    __slots__ = ("_admission", "principal")
+
+    def __init__(self, admission: Admission, principal: str) -> None:
+        self._admission: Admission | None = admission
+        self.principal = principal
+
+    def release(self) -> None:
+        """Give it back; once is enough, and twice does no harm."""
+        admission, self._admission = self._admission, None
+        if admission is not None:
+            admission._take_back(self.principal)
+
+
+class Admission:
+    """The places of a gateway.
+
+    Args:
+        max_streams: how many there are, over all faces.
+        random: a number from 0 to below 1, anew with each call; it spreads those who come back.
+        reserve_percent: of the places, those that are kept for callers who have less than their share.
+        max_streams_per_key: places that one principal may have at a time; 0 for no such bound.
+        engine_refusal: why the engine would refuse a further stream right now, or None; see `Engine.refusal`.
+
+    Attributes:
+        max_streams: as given.
+        admitted: places given since the start.
+        refused: refusals since the start, by code.
+    """
+
+    def __init__(
+        self,
+        max_streams: int,
+        *,
+        random: Callable[[], float],
+        reserve_percent: int = 10,
+        max_streams_per_key: int = 0,
+        engine_refusal: Callable[[], ASRError | None] = lambda: None,
+    ) -> None:
+        self.max_streams = max_streams
+        self.admitted = 0
+        self.refused: Counter[Code] = Counter()
+        self._random = random
+        self._reserve = max_streams * reserve_percent // 100
+        self._max_per_key = max_streams_per_key
+        self._engine_refusal = engine_refusal
+        self._held: dict[str, int] = {}
+        self._in_use = 0
+        self._draining = False
+
+    @property
+    def in_use(self) -> int:
+        """Places that are taken."""
+        return self._in_use
+
+    @property
+    def in_use_by(self) -> Mapping[str, int]:
+        """Places that each principal has; only those who have any."""
+        return MappingProxyType(self._held)
+
+    @property
+    def draining(self) -> bool:
+        """Whether `drain` was called."""
+        return self._draining
+
+    def drain(self) -> None:
+        """Admit nobody any more; places that are taken stay so."""
+        self._draining = True
+
+    def admit(self, principal: str) -> Place:
+        """Take a place.
+
+        Raises:
+            ASRError: `unavailable` while draining or when the engine says so, `overloaded` when every place is taken
+                or the engine is full, `rate_limited` for a principal that has its share. Each tells in
+                `retry_after_ms` when to come back, to everyone something else.
+        """
+        error = self._refusal(principal)
+        if error is not None:
+            self.refused[error.code] += 1
+            raise error
+        self._held[principal] = self._held.get(principal, 0) + 1
+        self._in_use += 1
+        self.admitted += 1
+        return Place(self, principal)
+
+    def later(self, code: Code, message: str, about_ms: int) -> ASRError:
+        """A refusal that says when to come back: half to one and a half times `about_ms` from now.
+
+        Those who were refused together must not come back together.
+        """
+        return ASRError(code, message, retry_after_ms=int(about_ms * (0.5 + self._random())))
+
+    def going_down(self) -> ASRError:
+        """What those are told who come while the gateway drains."""
+        return self.later(
+            Code.UNAVAILABLE, "The gateway is shutting down. Open a new stream in a moment.", DRAINING_RETRY_MS
+        )
+
+    def _refusal(self, principal: str) -> ASRError | None:
+        if self._draining:
+            return self.going_down()
+        free = self.max_streams - self._in_use
+        if free <= 0:
+            return self.later(
+                Code.OVERLOADED,
+                f"All {self.max_streams} streams of this gateway are in use. Try again in a moment.",
+                FULL_RETRY_MS,
+            )
+        mine = self._held.get(principal, 0)
+        if self._max_per_key and mine >= self._max_per_key:
+            return self.later(
+                Code.RATE_LIMITED,
+                f"{self._max_per_key} streams at a time are allowed to one caller. End one before you open another.",
+                SHARE_RETRY_MS,
+            )
+        callers = len(self._held) + (mine == 0)
+        if free <= self._reserve and mine * callers >= self.max_streams:
+            return self.later(
+                Code.RATE_LIMITED,
+                f"This gateway is nearly full, and you have your share of it ({mine} streams). The last places are "
+                "for callers with fewer. End a stream, or try again later.",
+                SHARE_RETRY_MS,
+            )
+        error = self._engine_refusal()
+        if error is None:
+            return None
+        return self.later(error.code, error.message, max(error.retry_after_ms or 0, FULL_RETRY_MS))
+
+    def _take_back(self, principal: str) -> None:
+        self._in_use -= 1
+        left = self._held[principal] - 1
+        if left:
+            self._held[principal] = left
+        else:
+            del self._held[principal]

@@ -1,0 +1,131 @@
+"""Messages on their way to one client: what may be left out, what is numbered, what is kept to be sent again.
+
+Pure. A message *waits* until it is taken to be sent. While it waits, a newer one of its topic makes it needless if
+it is lossy: a client that reads slowly loses partials, never finals. In a numbered dialect a message gets its
+`seq` when it is taken, so the numbers have no gaps, and it is *kept* until the client says that it has seen it, so
+that a client whose connection broke can be given everything that it missed. Both stores are bounded.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+
+from server.conversation import Send
+
+MAX_WAITING = 5_000
+MAX_WAITING_CHARS = 1024 * 1024
+MAX_KEPT = 4_096
+MAX_KEPT_CHARS = 256 * 1024
+
+
+class Outbox:
+    """The messages of one conversation.
+
+    Args:
+        numbered: messages are JSON objects that get a `seq`.
+        max_waiting, max_waiting_chars: beyond either the outbox is `full`: its client reads too slowly.
+        max_kept, max_kept_chars: beyond either the oldest messages that were sent are forgotten.
+
+    Attributes:
+        left_out: lossy messages that were never sent, because a newer one came before their turn.
+    """
+
+    def __init__(
+        self,
+        *,
+        numbered: bool,
+        max_waiting: int = MAX_WAITING,
+        max_waiting_chars: int = MAX_WAITING_CHARS,
+        max_kept: int = MAX_KEPT,
+        max_kept_chars: int = MAX_KEPT_CHARS,
+    ) -> None:
+        self._numbered = numbered
+        self._max_waiting = max_waiting
+        self._max_waiting_chars = max_waiting_chars
+        self._max_kept = max_kept
+        self._max_kept_chars = max_kept_chars
+        self._waiting: dict[int, Send] = {}
+        self._waiting_chars = 0
+        self._put = 0
+        self._lossy: dict[str, int] = {}
+        self._kept: deque[str] = deque()  # the last one has the number `_given`
+        self._kept_chars = 0
+        self._given = 0
+        self._again: deque[str] = deque()  # kept ones that a client which came back has yet to get
+        self.left_out = 0
+
+    def __len__(self) -> int:
+        """How many messages are to be sent."""
+        return len(self._again) + len(self._waiting)
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the last message that was sent to the client, on its present connection."""
+        return self._given - len(self._again)
+
+    @property
+    def full(self) -> bool:
+        """Whether more waits than a client that reads would let come together."""
+        return self._over(1)
+
+    @property
+    def overflowing(self) -> bool:
+        """Whether twice as much waits: nobody will ever read it."""
+        return self._over(2)
+
+    def put(self, send: Send) -> None:
+        """A message to be sent. It takes the place of a lossy one of its topic that still waits."""
+        if send.topic:
+            stale = self._lossy.pop(send.topic, None)
+            if stale is not None:
+                self._waiting_chars -= len(self._waiting.pop(stale).text)
+                self.left_out += 1
+        self._put += 1
+        self._waiting[self._put] = send
+        self._waiting_chars += len(send.text)
+        if send.lossy and send.topic:
+            self._lossy[send.topic] = self._put
+
+    def take(self, *, keep: bool) -> str | None:
+        """The next text to send, or None. `keep` it, in case the client has to be given it again."""
+        if self._again:
+            return self._again.popleft()
+        if not self._waiting:
+            return None
+        key = next(iter(self._waiting))
+        send = self._waiting.pop(key)
+        self._waiting_chars -= len(send.text)
+        if self._lossy.get(send.topic) == key:
+            del self._lossy[send.topic]
+        if not self._numbered:
+            return send.text
+        self._given += 1
+        text = f'{send.text[:-1]},"seq":{self._given}}}'
+        if keep:
+            self._kept.append(text)
+            self._kept_chars += len(text)
+            while len(self._kept) > self._max_kept or self._kept_chars > self._max_kept_chars:
+                self._forget()
+        return text
+
+    def seen(self, seq: int) -> None:
+        """The client has seen every message up to `seq`: they need not be kept."""
+        for _ in range(min(seq, self.last_seq) - (self._given - len(self._kept))):
+            self._forget()
+
+    def has_after(self, seq: int) -> bool:
+        """Whether a client that has seen the messages up to `seq` can be given all that came after."""
+        return self._given - len(self._kept) <= seq <= self._given
+
+    def rewind(self, seq: int) -> None:
+        """The client comes back, and has seen the messages up to `seq`: those after it are sent again first."""
+        self._again.clear()
+        self.seen(seq)
+        self._again.extend(islice(self._kept, seq - (self._given - len(self._kept)), None))
+
+    def _over(self, times: int) -> bool:
+        return len(self._waiting) > self._max_waiting * times or self._waiting_chars > self._max_waiting_chars * times
+
+    def _forget(self) -> None:
+        self._kept_chars -= len(self._kept.popleft())

@@ -1,0 +1,60 @@
+"""Who a client is, for fair shares and for the right to resume: a name that says nothing of the credential in it.
+
+Pure. A credential is not checked here; two clients with the same one are the same principal, and without one it is
+the address they come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from urllib.parse import unquote
+
+TOKEN_PREFIX = "token."  # noqa: S105 - how a browser, which cannot set headers, offers a credential
+DIGEST_CHARS = 32
+_MAPPED = "::ffff:"
+
+
+def principal_of(fields: Iterable[tuple[str, str | bytes]], address: str) -> str:
+    """The name of who sent these headers (or this gRPC metadata) from this address.
+
+    A bearer token counts before a subprotocol `token.…`, that before an `x-api-key`.
+
+    Args:
+        fields: names, in any case, with their values.
+        address: where the client is, without a port.
+
+    >>> principal_of([("Authorization", "Basic abc")], "192.0.2.1")
+    'address 192.0.2.1'
+    >>> principal_of([("x-api-key", "k")], "192.0.2.1") == principal_of([("x-api-key", "k")], "192.0.2.2")
+    True
+    """
+    bearer = token = key = ""
+    for name, value in fields:
+        folded = name.lower()
+        text = value if isinstance(value, str) else value.decode("latin-1")
+        if folded == "authorization":
+            scheme, _, credential = text.strip().partition(" ")
+            if scheme.lower() == "bearer":
+                bearer = bearer or credential.strip()
+        elif folded == "sec-websocket-protocol":
+            offered = (part.strip() for part in text.split(","))
+            token = token or next((o.removeprefix(TOKEN_PREFIX) for o in offered if o.startswith(TOKEN_PREFIX)), "")
+        elif folded == "x-api-key":
+            key = key or text.strip()
+    credential = bearer or token or key
+    if not credential:
+        return f"address {address.removeprefix(_MAPPED)}"
+    return f"key {hashlib.sha256(credential.encode()).hexdigest()[:DIGEST_CHARS]}"
+
+
+def grpc_address(peer: str) -> str:
+    """The address in what gRPC calls a peer, without the port.
+
+    >>> grpc_address("ipv4:192.0.2.1:5000"), grpc_address("ipv6:%5B2001:db8::1%5D:5000"), grpc_address("unix:")
+    ('192.0.2.1', '2001:db8::1', 'unix')
+    """
+    kind, _, rest = unquote(peer).partition(":")
+    if kind not in ("ipv4", "ipv6"):
+        return kind or "unknown"
+    return rest.rpartition(":")[0].strip("[]")
