@@ -45,7 +45,8 @@ def principal_of(fields: Iterable[tuple[str, str | bytes]], address: str) -> str
     credential = bearer or token or key
     if not credential:
         return f"address {address.removeprefix(_MAPPED)}"
-    return f"key {hashlib.sha256(credential.encode()).hexdigest()[:DIGEST_CHARS]}"
+    digest = hashlib.sha256(credential.encode("utf-8", "surrogateescape")).hexdigest()
+    return f"key {digest[:DIGEST_CHARS]}"
 
 
 def grpc_address(peer: str) -> str:

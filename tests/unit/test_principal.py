@@ -71,3 +71,9 @@ def test_grpc_peers(peer: str, address: str) -> None:
 
 def test_examples() -> None:
     assert doctest.testmod(server.principal).failed == 0
+
+
+def test_a_credential_that_is_no_text_is_a_credential_like_any_other() -> None:
+    torn = principal_of([("Authorization", "Bearer \udcff\udc80")], "192.0.2.1")
+    assert torn.startswith("key ")
+    assert torn != principal_of([("Authorization", "Bearer x")], "192.0.2.1")
