@@ -7,16 +7,17 @@ import { decodeFile, streamFile } from "./file.js";
 import { CaptureClock, median } from "./latency.js";
 import { Meter } from "./meter.js";
 import { Problem, asProblem } from "./problems.js";
-import { BYTES_PER_MS, Session } from "./session.js";
-import { GOING_ON, afterwards, disconnects } from "./subtitles.js";
+import { BYTES_PER_MS, KEPT_MS, Session } from "./session.js";
+import { GOING_ON, afterwards, disconnects, underWay } from "./subtitles.js";
 import { copyText, download } from "./tools.js";
 import { beginSession, emptyTranscript, endSession, reduce } from "./transcript.js";
 import { TranscriptView, clearNotices, el, flash, notice, showTools } from "./view.js";
 
-const QUIET = "Hardly any sound arrives. Check that the right microphone is chosen and not muted.";
 const QUIET_PEAK = 0.004; // about -48 dB of full scale
 const QUIET_MS = 5000;
 const BEHIND_MS = 2000;
+const BACK_MS = 5000; // how long good news stays
+const STATUS = { degraded: "Slow", failing_over: "Switching", throttled: "Waiting", draining: "Restarting" };
 
 const view = new TranscriptView();
 const meter = new Meter(el("meter"), el("wave"));
@@ -36,11 +37,25 @@ function setMode(next) {
   el("cancel").hidden = next !== "file";
   el("job").hidden = next !== "file";
   el("signal").hidden = next === "file";
-  say(GOING_ON[next]);
+  if (active) tell(active);
+  else say(GOING_ON[next]);
 }
 
-function say(text) {
-  if (el("state").textContent !== text) el("state").textContent = text;
+// A figure beside the text changes in silence: a screen reader would read every second of it.
+function say(text, figure = "") {
+  const line = el("state-text");
+  if (line.textContent !== text) line.textContent = text;
+  if (el("state-figure").textContent !== figure) el("state-figure").textContent = figure;
+}
+
+// The line under the page's name while a session runs.
+function tell(mine) {
+  if (active !== mine) return;
+  const { session, link, status, quietMs } = mine;
+  const waiting = session.state === "open" && !link ? session.waitingMs : 0;
+  const behindMs = waiting > BEHIND_MS ? waiting : 0;
+  const facts = { mode, link, status, behindMs, quiet: quietMs > QUIET_MS, keptMs: session.keptMs, keptMaxMs: KEPT_MS.live };
+  say(...underWay(facts));
 }
 
 function connection(state, text) {
@@ -126,11 +141,7 @@ function heard(mine, { pcm, peak, rms }) {
   meter.add(rms);
   el("elapsed").textContent = clock(mine.session.sentMs);
   mine.quietMs = peak < QUIET_PEAK ? mine.quietMs + ms : 0;
-  if (mode !== "live") return;
-  const behind = mine.session.waitingMs;
-  if (mine.session.state === "open" && behind > BEHIND_MS) {
-    say(`The connection is slow: ${Math.round(behind / 1000)} s of speech wait to be sent.`);
-  } else say(mine.quietMs > QUIET_MS ? QUIET : GOING_ON.live);
+  if (mode === "live") tell(mine);
 }
 
 // Files
@@ -181,9 +192,10 @@ function showProgress({ session, totalMs }) {
 // Sessions
 
 function newActive(pace, again) {
-  const mine = { clock: new CaptureClock(), partials: [], finals: [], quietMs: 0, again };
+  const mine = { clock: new CaptureClock(), partials: [], finals: [], quietMs: 0, waitedMs: 0, link: null, status: null, again };
   Object.assign(mine, { spoken: false, draining: false, cancelled: false });
-  mine.session = new Session({ message: (message) => received(mine, message), end: (problem) => ended(mine, problem) }, { pace });
+  const message = (content) => received(mine, content);
+  mine.session = new Session({ message, link: (link) => linked(mine, link), end: (problem) => ended(mine, problem) }, { pace });
   active = mine;
   return mine;
 }
@@ -202,21 +214,56 @@ function received(mine, message) {
     notice({ tone: "warning", kind: "warning", title: "A note from the server", advice: text });
   }
   if (message.type === "ready") {
-    connection(mode === "file" ? "busy" : "live", mode === "file" ? "Sending" : "Live");
+    mine.status = null;
+    mine.link = null;
+    atWork(mine);
     showFacts();
   } else if (message.type === "partial" || message.type === "final") {
-    const latency = mine.clock.since(message.end_ms, now);
+    // What waited for a connection tells nothing of the recognizer.
+    const latency = message.end_ms > mine.waitedMs ? mine.clock.since(message.end_ms, now) : null;
     if (latency !== null && message.text) mine[`${message.type}s`].push(latency);
     showLatency(mine);
     if (message.type === "final" && message.text) mine.spoken = true;
+    if (mine.status && mine.status !== "draining") changed(mine, null); // words come again
   } else if (message.type === "error" && !message.fatal) {
     notice({ tone: "warning", kind: "server", title: "The server reported a problem", advice: message.message });
-  } else if (message.type === "status" && message.state === "draining") {
+  } else if (message.type === "status" && message.state === "draining" && !mine.session.lasting) {
     drained(mine);
   } else if (message.type === "status") {
-    connection("busy", { degraded: "Degraded", failing_over: "Switching over", throttled: "Slowed down" }[message.state] ?? "Live");
+    changed(mine, message.state);
   }
   if (mode === "file") showProgress(mine);
+}
+
+// What the server says of itself, or null when it has nothing to tell.
+function changed(mine, status) {
+  mine.status = status;
+  atWork(mine);
+}
+
+// The connection went, waits or came back. The microphone goes on all the while.
+function linked(mine, link) {
+  mine.link = link;
+  if (link.state === "back") {
+    mine.status = null;
+    mine.waitedMs = mine.session.sentMs;
+    setTimeout(() => {
+      if (mine.link !== link) return;
+      mine.link = null;
+      tell(mine);
+    }, BACK_MS);
+  }
+  atWork(mine);
+}
+
+// The connection's own words, beside the line that tells more.
+function atWork(mine) {
+  const { link, status } = mine;
+  if (link?.state === "away") connection("away", "Reconnecting");
+  else if (link?.state === "waiting") connection("away", "Waiting");
+  else if (STATUS[status]) connection("away", STATUS[status]);
+  else connection(mode === "file" ? "busy" : "live", mode === "file" ? "Sending" : "Live");
+  tell(mine);
 }
 
 // The server goes down: the microphone is let go, and the last words are waited for.
@@ -349,6 +396,8 @@ document.addEventListener("drop", (event) => {
   transcribe([...event.dataTransfer.files]);
 });
 
+window.addEventListener("online", () => active?.session.hurry());
+document.addEventListener("visibilitychange", () => document.hidden || active?.session.hurry());
 window.addEventListener("pagehide", () => active?.session.abandon());
 window.addEventListener("error", ({ error }) => error && report(asProblem(error)));
 window.addEventListener("unhandledrejection", ({ reason }) => report(asProblem(reason)));

@@ -62,6 +62,9 @@ export function toJson(transcript) {
       language: line.language,
       reason: line.reason,
     })),
+    gaps: transcript.lines
+      .filter((line) => line.kind === "gap")
+      .map(({ start_ms, end_ms, cause, channel }) => ({ type: "gap", start_ms, end_ms, cause, channel })),
   };
   return `${JSON.stringify(document, null, 2)}\n`;
 }

@@ -12,8 +12,8 @@ const USUAL_HZ = 48000;
 const MAX_FILE_MB = 300;
 const BLOCK_S = 0.5;
 const MAX_AHEAD_MS = 10000; // sent and not yet read by the server
-const MAX_BUFFERED_BYTES = 256 * 1024;
-const POLL_MS = 100; // bufferedAmount has no event
+const MAX_WAITING_MS = 8000; // given to the session and not yet on its way
+const POLL_MS = 100; // how long a connection needs has no event
 
 /** Decodes a file. Throws a `Problem`. */
 export async function decodeFile(file) {
@@ -59,18 +59,15 @@ export class Recording {
  */
 export async function streamFile(recording, session) {
   for (const block of recording.blocks()) {
-    const largest = Math.max(2, session.maxFrameBytes - (session.maxFrameBytes % 2));
-    for (let offset = 0; offset < block.byteLength; offset += largest) {
-      if (!(await mayGoOn(session))) return;
-      session.send(new Uint8Array(block, offset, Math.min(largest, block.byteLength - offset)));
-    }
+    if (!(await mayGoOn(session))) return;
+    session.send(block);
   }
   session.stop();
 }
 
 // Waits until the session takes more audio; false when it never will.
 async function mayGoOn(session) {
-  while (session.state !== "open" || session.sentMs - session.receivedMs > MAX_AHEAD_MS || session.socket.bufferedAmount > MAX_BUFFERED_BYTES) {
+  while (session.state !== "open" || session.sentMs - session.receivedMs > MAX_AHEAD_MS || session.waitingMs > MAX_WAITING_MS) {
     if (session.state === "stopping" || session.state === "ended") return false;
     await session.nextNews(POLL_MS);
   }

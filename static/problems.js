@@ -28,7 +28,11 @@ const WORDS = {
     "The server cannot be reached",
     `Nothing answers at ${host}. Check that riva-gateway is running and that the network is up, then start again.`,
   ],
-  lost: () => ["The connection to the server was lost", "Your text is still here. Words spoken since the last line may be missing. Start again to go on."],
+  lost: ({ seconds }) => [
+    "The connection to the server was lost",
+    `${seconds ? `It did not come back within ${seconds} seconds. ` : ""}Your text is still here. Words spoken since the last line may be missing. Start again to go on.`,
+  ],
+  taken: () => ["This session goes on in another window", "This one has stopped; the text so far stays here. Close it, or start again for a session of its own."],
   ended: () => ["The server ended the session", "It is probably being restarted. Everything said until then is below. Start again in a moment."],
   draining: ({ file }) => [
     "The server is going down; your words are kept",
@@ -93,6 +97,8 @@ export class ServerProblem extends Error {
   constructor(message) {
     super(message.message);
     this.kind = "server";
+    this.code = message.code;
+    this.retryAfterMs = message.retry_after_ms ?? null;
     this.title = message.fatal ? "The server ended the session" : "The server reported a problem";
     this.advice = [message.message, serverAdvice(message)].filter(Boolean).join(" ");
   }

@@ -58,6 +58,8 @@ export function reduce(transcript, message) {
       return reduceCorrection(transcript, message);
     case "gap":
       return reduceGap(transcript, message);
+    case "restarted":
+      return reduceRestarted(transcript, message);
     case "warning":
       return withWarnings(transcript, [message]);
     case "ack":
@@ -104,7 +106,7 @@ export function hasText(transcript) {
 function reducePartial(transcript, message) {
   const known = transcript.partials.find((partial) => partial.utterance_id === message.utterance_id);
   if (transcript.closed.has(message.utterance_id) || (known && known.revision > message.revision)) return transcript;
-  const others = transcript.partials.filter((partial) => partial !== known);
+  const others = transcript.partials.filter((partial) => partial !== known && !partial.again);
   return { ...transcript, partials: [...others, message] };
 }
 
@@ -112,10 +114,10 @@ function reduceFinal(transcript, message) {
   if (transcript.closed.has(message.utterance_id)) return transcript;
   const next = {
     ...transcript,
-    partials: transcript.partials.filter((partial) => partial.utterance_id !== message.utterance_id),
+    partials: transcript.partials.filter((partial) => partial.utterance_id !== message.utterance_id && !partial.again),
     closed: new Set(transcript.closed).add(message.utterance_id),
   };
-  return message.text.trim() ? { ...next, lines: [...next.lines, lineOf(transcript, message, false)] } : next;
+  return message.text.trim() ? { ...next, lines: placed(next.lines, lineOf(transcript, message, false)) } : next;
 }
 
 function reduceCorrection(transcript, message) {
@@ -128,20 +130,46 @@ function reduceCorrection(transcript, message) {
   return { ...transcript, lines };
 }
 
+// Gaps that touch are one: what could not be sent may be told in parts.
 function reduceGap(transcript, message) {
   const { base_ms: base } = current(transcript);
+  const session = transcript.sessions.length - 1;
+  const [start, end] = [message.start_ms + base, message.end_ms + base];
+  const cause = message.cause ?? null;
+  const touches = (line) =>
+    line.kind === "gap" && line.session === session && line.cause === cause && line.start_ms <= end && line.end_ms >= start;
+  const merged = transcript.lines.filter(touches);
+  const startMs = Math.min(start, ...merged.map((line) => line.start_ms));
   const line = {
     kind: "gap",
-    key: `${transcript.sessions.length - 1}/gap-${message.start_ms}`,
-    session: transcript.sessions.length - 1,
+    key: merged[0]?.key ?? `${session}/gap-${message.start_ms}`,
+    session,
     text: "",
     words: [],
-    start_ms: message.start_ms + base,
-    end_ms: message.end_ms + base,
-    cause: message.cause ?? null,
+    start_ms: startMs,
+    end_ms: Math.max(end, ...merged.map((line) => line.end_ms)),
+    cause,
+    channel: message.channel ?? 0,
     unfinished: false,
   };
-  return { ...transcript, lines: [...transcript.lines, line] };
+  return { ...transcript, lines: placed(transcript.lines.filter((other) => !merged.includes(other)), line) };
+}
+
+// Another session of the server goes on from a point. It hears what was under way there once more, so that those
+// words stay only until the first of its own come; what began before cannot be heard again and is kept as it is.
+function reduceRestarted(transcript, { start_ms: from }) {
+  const cut = transcript.partials.filter((partial) => partial.start_ms < from && partial.text.trim());
+  const partials = transcript.partials.filter((partial) => !cut.includes(partial)).map((partial) => ({ ...partial, again: true }));
+  const lines = cut.reduce((all, partial) => placed(all, lineOf(transcript, partial, true)), transcript.lines);
+  return { ...transcript, lines, partials };
+}
+
+// A line where its time is among those of its session: text that was on its way comes after the gap behind it.
+function placed(lines, line) {
+  let at = lines.length;
+  const behind = (other) => other.session === line.session && other.start_ms >= line.end_ms;
+  while (at > 0 && (line.kind === "gap" || lines[at - 1].kind === "gap") && behind(lines[at - 1])) at -= 1;
+  return [...lines.slice(0, at), line, ...lines.slice(at)];
 }
 
 function lineOf(transcript, message, unfinished) {

@@ -6,6 +6,11 @@ import { hasText, pieces, splitPartial } from "./transcript.js";
 const MAX_NOTICES = 4;
 const NEAR_END_PX = 80;
 const FLASH_MS = 1500;
+const GAPS = {
+  buffer_overrun: "They could not be kept until there was a connection.",
+  upstream_lost: "No recognizer could be reached.",
+  decode_error: "They could not be read.",
+};
 
 export const el = (id) => document.getElementById(id);
 
@@ -31,14 +36,14 @@ export class TranscriptView {
         this.shown.delete(key);
       }
     }
-    for (const line of transcript.lines) {
+    transcript.lines.forEach((line, i) => {
       const [known, element] = this.shown.get(line.key) ?? [];
-      if (known === line) continue;
+      if (known === line) return;
       const fresh = line.kind === "gap" ? gapElement(line) : this.#lineElement(line);
       if (element) element.replaceWith(fresh);
-      else this.finals.append(fresh);
+      else this.finals.insertBefore(fresh, this.finals.children[i] ?? null);
       this.shown.set(line.key, [line, fresh]);
-    }
+    });
     this.partials.replaceChildren(...transcript.partials.filter((partial) => partial.text).map(partialElement));
     el("empty").hidden = transcript.running || transcript.lines.length > 0;
     this.#rove();
@@ -167,8 +172,11 @@ function partialElement(partial) {
 }
 
 function gapElement(line) {
-  const lost = ((line.end_ms - line.start_ms) / 1000).toFixed(1);
-  return utterance(line.start_ms, make("span", "note", `${lost} s of sound were lost here.`));
+  const length = ((line.end_ms - line.start_ms) / 1000).toFixed(1);
+  const times = `${clock(line.start_ms)} – ${clock(line.end_ms)}`;
+  const row = utterance(line.start_ms, make("span", "hole", `${times}: ${length} s of sound are missing. ${GAPS[line.cause] ?? ""}`.trim()));
+  row.classList.add("gap");
+  return row;
 }
 
 function utterance(startMs, text) {

@@ -15,6 +15,37 @@ from e2e.page_server import Script, Talk, page_server
 
 TONE_HZ = 600
 
+CONTRAST = """() => {
+  const rgb = (colour) => {
+    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+    return { c: [r, g, b], a };
+  };
+  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const light = (colour) => {
+    const [x, y, z] = colour.map((v) => linear(v / 255));
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const ground = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const { c, a } = rgb(getComputedStyle(e).backgroundColor);
+      if (a === 1) return c;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const element = node.parentElement;
+    const exempt = element.closest("script, noscript, .skip, :disabled");
+    if (!node.data.trim() || !element.checkVisibility() || exempt) continue;
+    const [a, b] = [light(rgb(getComputedStyle(element).color).c), light(ground(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) poor.push([node.data.trim(), ratio]);
+  }
+  return poor;
+}"""
+"""Texts of the page whose contrast is below 4.5 : 1, with it."""
+
 
 def tone_wav(path: Path, *, seconds: float, rate_hz: int = 48_000, hz: int = TONE_HZ) -> Path:
     samples = array.array(

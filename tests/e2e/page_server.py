@@ -31,7 +31,9 @@ class Talk:
         self.connection = connection
         self.seq = 0
         self.heard_bytes = 0
+        self.first: dict[str, Any] = {}
         self.start: dict[str, Any] = {}
+        self.acked_seq = 0
         self.controls: asyncio.Queue[str] = asyncio.Queue()
         self.audio = bytearray()
         self.progress = asyncio.Event()
@@ -103,9 +105,13 @@ class Talk:
                     self.audio += message
                 else:
                     content = json.loads(message)
+                    self.first = self.first or content
                     if content["type"] == "start":
                         self.start = content
-                    self.controls.put_nowait(content["type"])
+                    if content["type"] == "ack":
+                        self.acked_seq = content["seq"]
+                    else:
+                        self.controls.put_nowait(content["type"])
                 self.progress.set()
         except ConnectionClosed:
             pass
@@ -128,7 +134,7 @@ class PageServer:
         self.talks.append(talk)
         listening = asyncio.create_task(talk.listen())
         try:
-            assert await talk.asked() == "start"
+            assert await talk.asked() in ("start", "resume")
             await self.script(talk)
         except (AssertionError, TimeoutError) as error:
             self.failures.append(error)

@@ -66,19 +66,19 @@ async def test_the_servers_own_error_is_shown_with_what_to_do(browser: Browser) 
         )
         await talk.say(
             "error",
-            code="overloaded",
-            message="All recognizers are busy.",
+            code="unavailable",
+            message="All recognizers are down.",
             fatal=True,
             action="wait",
             retry_after_ms=4000,
         )
-        await talk.connection.close(4503, "overloaded")
+        await talk.connection.close(4502, "unavailable")
 
     async with Opened(browser, script) as seen:
         page = seen.page
         await page.click("#talk")
         await expect(page.locator(".notice[data-tone=problem]")).to_contain_text(
-            "All recognizers are busy. Try again in 4 s."
+            "All recognizers are down. Try again in 4 s."
         )
         await expect(page.locator(".notice[data-tone=warning]")).to_contain_text("A small mistake.")
         await idle(page)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
 import signal
+import subprocess
 import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, expect
 
 import speech
-from e2e.browser import chromium, visit
+from e2e.browser import Visit, chromium, visit
 from e2e.command import Shell, wait_for
 from e2e.gateway import running
+from e2e.page_relay import relay
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio]
 
-
-SERVE = ("serve", "--no-tls", "--port", "0", "--grpc-port", "off", "--engine", "mock")
 
 BROWSER_ALLOWANCE = 0.1
 """Added to a clip's own limit on the word error rate: Chromium converts the fake microphone's sound twice (16 to
@@ -56,42 +60,118 @@ async def test_microphone_to_the_scripted_recognizer_over_tls(tmp_path: Path) ->
         seen.assert_clean()
 
 
-async def test_a_gateway_that_is_killed_while_someone_speaks(tmp_path: Path) -> None:
-    with Shell(tmp_path).start(*SERVE) as process:
-        url = wait_for(process, r"http://localhost:\d+")[0]
+PLAN = {
+    "hears": "clock",
+    "utterances": [{"words": [f"w{4 * n + i}" for i in range(4)], "word_ms": 200, "pause_ms": 600} for n in range(60)],
+}
+"""Each word once, by the audio clock: what is missing or doubled can be seen."""
+
+
+@contextmanager
+def counting(home: Path, port: int | str = 0) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A gateway process that counts its words, and its port."""
+    (home / "plan.json").write_text(json.dumps(PLAN), "utf-8")
+    shell = Shell(home, {"ASR_MOCK_PLAN": str(home / "plan.json")})
+    with shell.start("serve", "--no-tls", "--port", str(port), "--grpc-port", "off", "--engine", "mock") as process:
+        yield process, int(wait_for(process, r"http://localhost:(\d+)")[1])
+
+
+def assert_counted(words: list[str], *, least: int) -> None:
+    assert words == [f"w{n}" for n in range(len(words))]
+    assert len(words) >= least
+
+
+@pytest.mark.parametrize("away_s", [0.0, pytest.param(20.0, marks=pytest.mark.slow)], ids=["cut", "twenty_seconds"])
+async def test_a_lost_connection_to_a_real_gateway_costs_no_word(tmp_path: Path, away_s: float) -> None:
+    with counting(tmp_path) as (_, port):
         async with (
-            chromium(speech=loud_wav(tmp_path / "loud.wav", seconds=20)) as browser,
-            visit(browser, url) as seen,
+            relay(port) as network,
+            chromium(speech=loud_wav(tmp_path / "loud.wav", seconds=50)) as browser,
+            visit(browser, network.url) as seen,
         ):
+            page = seen.page
+            await page.click("#talk")
+            for finals in (1, 3):
+                await expect(page.locator("#finals .words")).to_have_count(finals)
+                network.down()
+                await asyncio.sleep(away_s)
+                await network.up()
+                await expect(page.locator("#state")).to_have_text("Back: nothing was lost.")
+                if away_s:
+                    break
+            await expect(page.locator("#state")).to_have_text("Listening. Press Stop when you are done.")
+            await expect(page.locator("#finals .words").nth(5)).to_be_visible()
+            await page.click("#talk")
+            await idle(page)
+            elapsed = await page.locator("#elapsed").inner_text()
+            minutes, seconds = elapsed.split(":")
+            assert_counted((await words_on(page)).split(), least=int((int(minutes) * 60 + int(seconds)) / 1.4) * 4 - 4)
+            await expect(page.locator(".notice, .gap, .unfinished")).to_have_count(0)
+            assert_quiet(seen)
+
+
+async def test_a_gateway_that_is_killed_while_someone_speaks(tmp_path: Path) -> None:
+    async with chromium(speech=loud_wav(tmp_path / "loud.wav", seconds=40)) as browser:
+        with counting(tmp_path) as (process, port):
+            opened = visit(browser, f"http://localhost:{port}/")
+            seen = await opened.__aenter__()
             page = seen.page
             await page.click("#talk")
             await expect(page.locator("#finals .words")).to_have_count(1)
-            await expect(page.locator(".partial")).to_be_visible(timeout=10_000)
+            await expect(page.locator(".partial .words")).to_contain_text("w5")
             process.send_signal(signal.SIGKILL)
-            await expect(page.locator(".notice[data-kind=lost]")).to_be_visible()
-            await expect(page.locator("#finals .words").first).to_have_text(re.compile("^Good morning"))
-            await expect(page.get_by_role("button", name="Start again")).to_be_enabled()
-            await idle(page)
-            seen.assert_clean()
+            await expect(page.locator("#state")).to_contain_text("Reconnecting… your words are kept")
+        try:
+            with counting(tmp_path, port):
+                await expect(page.locator("#state")).to_have_text("Back: nothing was lost.")
+                await expect(page.locator("#finals .words").nth(2)).to_be_visible()
+                await page.click("#talk")
+                await idle(page)
+                lines = [line.split() for line in await page.locator("#finals .words").all_inner_texts()]
+                assert lines[0] == ["w0", "w1", "w2", "w3"]
+                # The new process counts anew, from where the text of the old one ended.
+                assert_counted([word for line in lines[1:] for word in line], least=6)
+                starts = await page.locator("#finals .word").evaluate_all(
+                    "(words) => words.map((word) => Number(word.dataset.start))"
+                )
+                assert starts == sorted(set(starts))
+                await expect(page.locator(".notice, .gap, .unfinished")).to_have_count(0)
+                assert_quiet(seen)
+        finally:
+            await opened.__aexit__(None, None, None)
 
 
-async def test_a_gateway_that_goes_down_for_maintenance(tmp_path: Path) -> None:
-    with Shell(tmp_path).start(*SERVE) as process:
-        url = wait_for(process, r"http://localhost:\d+")[0]
-        async with (
-            chromium(speech=loud_wav(tmp_path / "loud.wav", seconds=20)) as browser,
-            visit(browser, url) as seen,
-        ):
+async def test_a_gateway_that_is_restarted_for_maintenance(tmp_path: Path) -> None:
+    async with chromium(speech=loud_wav(tmp_path / "loud.wav", seconds=40)) as browser:
+        with counting(tmp_path) as (process, port):
+            opened = visit(browser, f"http://localhost:{port}/")
+            seen = await opened.__aenter__()
             page = seen.page
             await page.click("#talk")
-            await expect(page.locator(".partial")).to_contain_text("Good morning, you")
+            await expect(page.locator(".partial .words")).to_contain_text("w1")
             process.send_signal(signal.SIGTERM)
-            await expect(page.locator(".notice[data-kind=draining]")).to_be_visible()
-            await idle(page)
-            await expect(page.locator(".notice")).to_have_count(1)
-            await expect(page.locator("#finals .words")).to_have_text(re.compile("^Good morning, you"))
-            await expect(page.locator(".unfinished")).to_have_count(0)
-            seen.assert_clean()
+            await expect(page.locator("#connection")).to_have_text("Reconnecting")
+            assert await asyncio.to_thread(process.wait, 20) == 0
+        try:
+            with counting(tmp_path, port):
+                await expect(page.locator("#state")).to_have_text("Back: nothing was lost.")
+                await expect(page.locator("#finals .words").nth(2)).to_be_visible()
+                await page.click("#talk")
+                await idle(page)
+                words = (await words_on(page)).split()
+                again = words.index("w0", 1)
+                assert_counted(words[:again], least=2)
+                assert_counted(words[again:], least=6)
+                await expect(page.locator(".notice, .gap, .unfinished")).to_have_count(0)
+                assert_quiet(seen)
+        finally:
+            await opened.__aexit__(None, None, None)
+
+
+def assert_quiet(seen: Visit) -> None:
+    """Nothing went wrong in the page; that a connection failed is written to the console by the browser itself."""
+    seen.console[:] = [line for line in seen.console if "WebSocket" not in line]
+    seen.assert_clean()
 
 
 async def test_real_speech_through_the_microphone(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from e2e.browser import chromium
-from e2e.page import Opened, nobody, notice, tone_wav
+from e2e.page import CONTRAST, Opened, nobody, notice, tone_wav
 from e2e.page_server import Talk
 
 pytestmark = [pytest.mark.browser, pytest.mark.asyncio(loop_scope="module")]
@@ -22,37 +22,6 @@ async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bro
     speech = tone_wav(tmp_path_factory.mktemp("page") / "tone.wav", seconds=30)
     async with chromium(speech=speech) as running:
         yield running
-
-
-CONTRAST = """() => {
-  const rgb = (colour) => {
-    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
-    return { c: [r, g, b], a };
-  };
-  const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-  const light = (colour) => {
-    const [x, y, z] = colour.map((v) => linear(v / 255));
-    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-  };
-  const ground = (element) => {
-    for (let e = element; e; e = e.parentElement) {
-      const { c, a } = rgb(getComputedStyle(e).backgroundColor);
-      if (a === 1) return c;
-    }
-    return [255, 255, 255];
-  };
-  const poor = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
-    const element = node.parentElement;
-    const exempt = element.closest("script, noscript, .skip, :disabled");
-    if (!node.data.trim() || !element.checkVisibility() || exempt) continue;
-    const [a, b] = [light(rgb(getComputedStyle(element).color).c), light(ground(element))];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) poor.push([node.data.trim(), ratio]);
-  }
-  return poor;
-}"""
 
 
 @pytest.mark.parametrize(
