@@ -1,0 +1,91 @@
+"""Figures of the load-shaped proofs: one line each, with its bound, beside the rows of the fault catalogue."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chaos.play import RESULTS, seed
+
+FOLDER = "chaos-figures"
+
+
+def long_tier() -> bool:
+    """CHAOS_LONG is set: outages of a minute, soaks of minutes; `hour` for one of an hour."""
+    return bool(os.environ.get("CHAOS_LONG"))
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest value that so many percent do not exceed; 0 where there are none."""
+    ordered = sorted(values)
+    return ordered[max(math.ceil(len(ordered) * percent / 100) - 1, 0)] if ordered else 0.0
+
+
+@dataclass(slots=True)
+class Figure:
+    """What was promised, under which load, and what came of it.
+
+    Attributes:
+        row: names it, and the file.
+        promise: in words.
+        load: what was done, in words.
+        measured: name, value and unit, as they are to be read.
+        failures: what was not as promised; empty where all was.
+    """
+
+    row: str
+    promise: str
+    load: str
+    measured: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    seed: int = field(default_factory=seed)
+
+    def add(self, name: str, value: float, bound: float | None = None, unit: str = "", *, least: bool = False) -> None:
+        """Note a value, and complain where it is above its bound (below it where `least`)."""
+        text = f"{name} {_short(value)}{unit and ' ' + unit}"
+        if bound is not None:
+            text += f" ({'≥' if least else '≤'} {_short(bound)})"
+            if value < bound if least else value > bound:
+                self.failures.append(text)
+        self.measured.append(text)
+
+    def demand(self, good: bool, complaint: str) -> None:
+        """Complain unless it is good."""
+        if not good:
+            self.failures.append(complaint)
+
+    def write(self) -> None:
+        """Into the results' folder."""
+        folder = RESULTS / FOLDER
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self.row}.json").write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False))
+
+    def settle(self) -> None:
+        """Write it, show it, and raise `AssertionError` where something was not as promised."""
+        self.write()
+        print(f"seed {self.seed}, {self.row}: {'; '.join(self.measured)}")  # noqa: T201 - replay needs the seed
+        assert not self.failures, "\n".join(self.failures)
+
+
+def load_figures(folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """All that were written, by name."""
+    return [json.loads(path.read_text("utf-8")) for path in sorted((folder / FOLDER).glob("*.json"))]
+
+
+def figures_table(figures: Sequence[dict[str, Any]]) -> str:
+    """As Markdown."""
+    rows = ["| proof | promise | load | measured (bound) | verdict |", "|---|---|---|---|---|"]
+    for one in figures:
+        verdict = "as promised" if not one["failures"] else f"**{len(one['failures'])} failures**"
+        cells = [one["row"], one["promise"], one["load"], "; ".join(one["measured"]), verdict]
+        rows.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+    return "\n".join(rows)
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value == round(value) or abs(value) >= 100 else f"{value:.2f}"

@@ -1,0 +1,99 @@
+"""Results of the chaos suite as a Markdown table, put between the marks of a document.
+
+`python -m chaos.report docs/reliability.md` (from `tests/`, or with it on the path) replaces what stands between
+`<!-- chaos:begin -->` and `<!-- chaos:end -->`; without a document it prints. `--relay` adds what the plain relay
+made of the same rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from chaos.play import RESULTS
+
+BEGIN, END = "<!-- chaos:begin -->", "<!-- chaos:end -->"
+
+
+def load(target: str, folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
+    """The lines of a target by the number of the row."""
+    return {path.stem: json.loads(path.read_text("utf-8")) for path in (folder / f"chaos-{target}").glob("*.json")}
+
+
+def in_order(row: str) -> tuple[int, str]:
+    """6a before 10."""
+    match = re.match(r"(\d+)(.*)", row)
+    return (int(match[1]), match[2]) if match else (10**6, row)
+
+
+def table(gateway: dict[str, dict[str, Any]], relay: dict[str, dict[str, Any]] | None = None) -> str:
+    """The table and a line above it."""
+    head = ["row", "fault", "how", "streams", "whole / refused / broken / hung", "lost / repeated / reordered",
+            "longest without a word ms (bound)", "longest pause ms", "verdict"]  # fmt: skip
+    if relay is not None:
+        head.append("plain relay: whole / refused / broken / hung, lost")
+    rows = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for number in sorted(gateway, key=in_order):
+        one = gateway[number]
+        cells = [
+            number, one["fault"], one["injected"], str(one["streams"]), _ends(one),
+            f"{one['lost']} / {one['repeated']} / {one['reordered']}", f"{one['answer_ms']} ({one['answer_bound_ms']})",
+            str(one["wait_ms"]), "as promised" if not one["failures"] else f"**{len(one['failures'])} failures**",
+        ]  # fmt: skip
+        if relay is not None:
+            other = relay.get(number)
+            cells.append("–" if other is None else f"{_ends(other)}, {other['lost']} lost")
+        rows.append(f"| {' | '.join(cells)} |")
+    return (
+        f"{summary(gateway, 'gateway')}\n" + (f"{summary(relay, 'relay')}\n" if relay else "") + "\n" + "\n".join(rows)
+    )
+
+
+def summary(lines: dict[str, dict[str, Any]], target: str) -> str:
+    """One sentence with N, failures, the worst case and the seed."""
+    name = "The gateway" if target == "gateway" else "The plain relay"
+    streams = sum(one["streams"] for one in lines.values())
+    bad = sum(bool(one["failures"]) for one in lines.values())
+    lost, repeated, hung = (sum(one[key] for one in lines.values()) for key in ("lost", "repeated", "hung"))
+    worst = max(lines.values(), key=lambda one: one["answer_ms"], default={"answer_ms": 0, "row": "–"})
+    seeds = ", ".join(sorted({str(one["seed"]) for one in lines.values()}))
+    return (
+        f"{name}: {len(lines)} rows, {streams} streams, {bad} rows not as promised; {lost} words lost, {repeated} "
+        f"repeated, {hung} clients hung; longest without a word {worst['answer_ms']} ms (row {worst['row']}); "
+        f"seed {seeds}."
+    )
+
+
+def between_marks(document: str, text: str) -> str:
+    """`document` with `text` between the marks. Raises `ValueError` where there are none."""
+    begin, end = document.find(BEGIN), document.find(END)
+    if not 0 <= begin < end:
+        raise ValueError(f"the document needs {BEGIN} and {END}")
+    return f"{document[: begin + len(BEGIN)]}\n{text}\n{document[end:]}"
+
+
+def _ends(one: dict[str, Any]) -> str:
+    return f"{one['whole']} / {one['refused']} / {one['broken']} / {one['hung']}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("document", type=Path, nargs="?")
+    parser.add_argument("--relay", action="store_true", help="add what the plain relay made of it")
+    chosen = parser.parse_args()
+    gateway = load("gateway")
+    if not gateway:
+        sys.exit("There are no results yet: run the tests in tests/chaos first.")
+    text = table(gateway, load("relay") if chosen.relay else None)
+    if chosen.document is None:
+        sys.stdout.write(text + "\n")
+    else:
+        chosen.document.write_text(between_marks(chosen.document.read_text("utf-8"), text), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
