@@ -1,8 +1,7 @@
 """An engine whose words are the numbers that a test wrote into the audio, and which fails as it is told to.
 
 A frame is 1 ms (a replay may begin at any) whose samples all hold its number; its word is `f00123`. Lost, repeated
-and reordered words are
-then integers, whatever fails.
+and reordered words are then integers, whatever fails.
 """
 
 from __future__ import annotations

@@ -71,11 +71,11 @@ class Session:
         self.line.attach(socket)
         await self.driver.attend(socket, first)
 
-    async def resume(self, socket: Socket, last_seq: int, token: str) -> None:
-        """Read a further connection until it is lost; `token` is for the one after it."""
-        spent = self.keys
-        # The old token stays good until the client shows that it has the new one: the answer may get lost too.
-        self.keys = _Keys(spent.principal, (spent.tokens[0], token))
+    async def resume(self, socket: Socket, last_seq: int, shown: str, token: str) -> None:
+        """Read a further connection until it is lost; `shown` is the token it came with, `token` for the one after."""
+        # The token shown stays good until the client proves that it has the new one: the answer may get lost too.
+        # Those before it are spent: who shows this one has received it.
+        self.keys = _Keys(self.keys.principal, (shown, token))
         missed = self.line.resume(socket, last_seq, self._core.resumed(last_seq, token))
         self._observer.resumed(self.id, socket.peer, missed)
         await self.driver.attend(socket, proven=lambda: self._prove(token))
@@ -149,7 +149,7 @@ class Sessions:
                 session = self._find(request, socket.principal)
                 if (place := keep_place()) is not None:
                     place.release()  # the session has its own
-                await session.resume(socket, last_seq, self._new_token())
+                await session.resume(socket, last_seq, request.resume_token, self._new_token())
                 return
             if hinted and first is not None:
                 text = 'The address names a session, so the first message must be "resume". Leave ?session= away.'

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -39,6 +40,10 @@ log = structlog.get_logger("server.websocket")
 MAX_PING_INTERVAL_S = 15.0
 CLOSE_TIMEOUT_S = 2.0
 OVERSIZED_LINGER_S = 0.5
+WRITE_BUFFER_BYTES = 32 * 1024
+KERNEL_BUFFER_BYTES = 32 * 1024
+"""The kernel takes twice that. Left alone it would take megabytes: far more than a session keeps of what its client
+has not read, so that one which loses a client that reads slowly could not be resumed."""
 INBOX_BYTES = 256 * 1024
 INBOX_MESSAGES = 256
 
@@ -259,7 +264,10 @@ class WebSocket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take over from the HTTP side."""
         self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(high=64 * 1024)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        sock: socket.socket | None = transport.get_extra_info("socket")
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, KERNEL_BUFFER_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """Bytes from the client: the handshake first, then frames."""

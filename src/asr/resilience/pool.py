@@ -32,7 +32,11 @@ MAX_EJECTION = 8
 """An endpoint whose probes keep failing is left alone for up to so many times `breaker_open_ms`."""
 RAMP_S = 5.0
 """After an outage the waiting streams come back over so long, not all at once."""
-MIN_RAMP_STREAMS = 5.0
+MIN_RAMP_STREAMS = 10.0
+TOGETHER_S = 0.5
+"""Streams that break within so long of each other are one failure."""
+SHY_S = 5.0
+"""For so long after a failure an endpoint gets streams only where others are no better."""
 
 
 class Health(StrEnum):
@@ -66,6 +70,7 @@ class Endpoint:
     failure: ASRError | None = None
     openings: int = 0
     ejected_until: float = 0.0
+    struck_at: float = -1e9
     ramp_until: float = 0.0
     ramp_tokens: float = 0.0
     ramp_at: float = 0.0
@@ -78,10 +83,12 @@ class Lease:
         self._pool = pool
         self._ticket = ticket
         self._released = False
+        self._spoken = False
         self.endpoint = endpoint
 
     def spoke(self, now: float) -> None:
         """The recognizer has said something: the endpoint works."""
+        self._spoken = True
         self._ticket.succeeded(now)
 
     def lag(self, lag_ms: int, now: float) -> None:
@@ -90,10 +97,15 @@ class Lease:
 
     def failed(self, error: ASRError, now: float) -> None:
         """The stream broke."""
-        if counts_as_failure(error):
-            self.endpoint.failure = error
+        if not counts_as_failure(error):
+            return
+        endpoint = self.endpoint
+        endpoint.failure = error
+        struck_s, endpoint.struck_at = now - endpoint.struck_at, now
+        # Streams under way that die together died of one thing, a connection for instance.
+        if not (self._spoken and struck_s < TOGETHER_S):
             self._ticket.failed(now)
-            self._pool.look_now()
+        self._pool.look_now()
 
     def release(self) -> None:
         """The stream is over, whatever the reason."""
@@ -132,7 +144,8 @@ class Pool:
         now = self._clock()
         open_ones = [endpoint for endpoint in self.endpoints if self._obstacle(endpoint, model, now) is None]
         others = [endpoint for endpoint in open_ones if endpoint is not avoid]
-        for endpoint in sorted(others or open_ones, key=lambda endpoint: endpoint.streams):
+        # One that fails has few streams because of that; it must not attract all the new ones.
+        for endpoint in sorted(others or open_ones, key=lambda e: (now - e.struck_at < SHY_S, e.streams)):
             ticket = endpoint.breaker.enter(now)
             if ticket is None:
                 continue
@@ -192,7 +205,7 @@ class Pool:
         return models
 
     async def looked(self) -> None:
-        """Wait until every endpoint has been looked at once, within a bound."""
+        """Wait until one endpoint is up, or all have been looked at, within a bound."""
         self.watch()
         await self._looked()
 
@@ -261,10 +274,14 @@ class Pool:
         elif after is BreakerState.CLOSED:
             endpoint.openings = 0
             endpoint.ejected_until = 0.0
-            endpoint.ramp_until = now + RAMP_S
-            endpoint.ramp_tokens = MIN_RAMP_STREAMS
-            endpoint.ramp_at = now
+            self._begin_ramp(endpoint)
         self.tell_change()
+
+    def _begin_ramp(self, endpoint: Endpoint) -> None:
+        now = self._clock()
+        endpoint.ramp_until = now + RAMP_S
+        endpoint.ramp_tokens = 1.0
+        endpoint.ramp_at = now
 
     def _obstacle(self, endpoint: Endpoint, model: str, now: float) -> ASRError | None:
         """Why this endpoint cannot take a stream now, or None."""
@@ -294,7 +311,8 @@ class Pool:
     def _ramp(self, endpoint: Endpoint, now: float) -> bool:
         per_s = max(MIN_RAMP_STREAMS, 0.2 * (len(self._waiters) + endpoint.streams))
         passed_s, endpoint.ramp_at = now - endpoint.ramp_at, now
-        endpoint.ramp_tokens = min(endpoint.ramp_tokens + passed_s * per_s, per_s)
+        # No more than a fifth of a second's worth at a time: what was not used is no reason for a burst.
+        endpoint.ramp_tokens = min(endpoint.ramp_tokens + passed_s * per_s, max(per_s / 5, 1.0))
         return endpoint.ramp_tokens >= 1
 
     def _refusal(self, model: str, now: float) -> ASRError:
@@ -377,9 +395,12 @@ class Pool:
         )
         if health is Health.UP:
             endpoint.failure = None
+            if self._first_look is not None and not self._first_look.done():
+                self._first_look.set_result(None)
             if before is not Health.UNKNOWN:
                 endpoint.breaker.recovered(self._clock())
                 endpoint.ejected_until = 0.0
+                self._begin_ramp(endpoint)
         self.tell_change()
 
 

@@ -158,6 +158,7 @@ class _Run:
         self._attempts = 0
         self._told_loss = False
         self._renewing = False
+        self._replaying_until = 0.0  # what an attempt has to make up for is no lag of its recognizer
         self._own_failure: ASRError | None = None  # the caller's own audio broke
 
     async def events(self) -> AsyncGenerator[Event]:
@@ -248,15 +249,13 @@ class _Run:
             lease = engine.pool.lease(self._options.model, self._avoid)
         except ASRError as refused:
             return None, refused
-        if self._attempts_failed > self._free_attempts and not engine.budget.spend(engine.clock()):
+        # A stream that was under way is carried on once for nothing, and so is a first try elsewhere; everything
+        # else is out of the budget that all streams share.
+        free = self._attempts_failed <= (1 if self._heard else 0) or lease.endpoint.name not in self._tried
+        if not free and not engine.budget.spend(engine.clock()):
             lease.release()
-            return None, ASRError(Code.UNAVAILABLE, "The recognizer cannot be reached. Try again shortly.")
+            return None, self._history[-1]
         return lease, None
-
-    @property
-    def _free_attempts(self) -> int:
-        # A stream that was under way is carried on once for nothing; everything else is out of the common budget.
-        return 1 if self._heard else 0
 
     def _begin_again(self, cursor: Cursor) -> list[Event]:
         tape, story = self._tape, self._story
@@ -270,7 +269,10 @@ class _Run:
         for _ in range(tape.flushes_lost):
             events.append(Flushed(base_ms))
             tape.answered()
-        self._engine.figures.replayed_ms += tape.end_ms - base_ms
+        replay_ms = tape.end_ms - base_ms
+        self._engine.figures.replayed_ms += replay_ms
+        # A recognizer that works at twice the pace of speech has made up for it by then.
+        self._replaying_until = self._engine.clock() + replay_ms / 1000
         return events
 
     def _account(self, told: Event, lease: Lease) -> None:
@@ -288,7 +290,7 @@ class _Run:
             if story.resting and self._options.partials:
                 tape.settle((processed_ms - PAUSE_MARGIN_MS) * BYTES_PER_MS)
             now = self._engine.clock()
-            if tape.end_ms <= (now - self._began_at) * 1000 + LIVE_SLACK_MS:
+            if now >= self._replaying_until and tape.end_ms <= (now - self._began_at) * 1000 + LIVE_SLACK_MS:
                 lease.lag(tape.end_ms - processed_ms, now)
         elif kind is Final:
             self._found()

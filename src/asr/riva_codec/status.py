@@ -132,7 +132,9 @@ _TABLE = (
         False,
     ),
     _Row("UNAVAILABLE", f"(?:{_TLS}).*(?:socket closed|recvmsg|reset)", Code.UNAVAILABLE, _AWAY, True),
-    _Row("UNAVAILABLE", _TLS, Code.UNAVAILABLE, _NO_TLS, False),
+    _Row("UNAVAILABLE", f"(?:{_TLS}).*WRONG_VERSION_NUMBER", Code.UNAVAILABLE, _NO_TLS, False),
+    # Bits that flipped on the way: worth a new try, unlike a certificate that is wrong.
+    _Row("UNAVAILABLE", _TLS, Code.UNAVAILABLE, "The connection to the recognizer was damaged. Try again", True),
     _Row("PERMISSION_DENIED", "RST_STREAM", Code.UNAVAILABLE, _NO_TLS, False),
     _Row("UNAUTHENTICATED|PERMISSION_DENIED", "", Code.UNAVAILABLE, _CREDENTIALS, False),
     _Row(
