@@ -33,7 +33,21 @@ def configure_logs(level: str, style: Literal["console", "json"]) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+    # Our own library speaks to the standard module, as libraries do; here its lines look like all others.
+    own = logging.getLogger("asr")
+    own.setLevel(number)
+    own.propagate = False
+    own.handlers = [_ToStructlog()]
     # Libraries that use the standard module speak up when something is wrong, and otherwise not.
     logging.basicConfig(
         level=max(number, logging.WARNING), stream=sys.stderr, format="%(levelname)s %(name)s %(message)s"
     )
+
+
+class _ToStructlog(logging.Handler):
+    """Lines of the standard module, in the house's format."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass a line on."""
+        trace = {"exc_info": record.exc_info} if record.exc_info else {}
+        structlog.get_logger(record.name).log(record.levelno, record.getMessage(), logger=record.name, **trace)

@@ -39,7 +39,7 @@ log = structlog.get_logger("server.websocket")
 
 MAX_PING_INTERVAL_S = 15.0
 CLOSE_TIMEOUT_S = 2.0
-OVERSIZED_LINGER_S = 0.5
+LINGER_S = 0.5
 WRITE_BUFFER_BYTES = 32 * 1024
 KERNEL_BUFFER_BYTES = 32 * 1024
 """The kernel takes twice that. Left alone it would take megabytes: far more than a session keeps of what its client
@@ -235,7 +235,7 @@ class WebSocket(asyncio.Protocol):
             # on its way a moment, or a reset would overtake our last words.
             self._transport.write(b"".join(self._held_close))
             self._held_close = None
-            patience_s = OVERSIZED_LINGER_S
+            patience_s = LINGER_S
         elif self._protocol.state is State.OPEN:
             self._protocol.send_close(code, _short_reason(reason))
             self._flush()
@@ -291,6 +291,8 @@ class WebSocket(asyncio.Protocol):
         self._flush()
         if protocol.state is not State.OPEN and self.task is not None:
             self._end_of_input()
+            if protocol.close_rcvd is None and not self._closing:
+                self._linger()
 
     def eof_received(self) -> bool:
         """The client has closed its side."""
@@ -422,6 +424,14 @@ class WebSocket(asyncio.Protocol):
         self._transport.close()
         self._cut = self._loop.call_later(CLOSE_TIMEOUT_S, self._transport.abort)
 
+    def _linger(self) -> None:
+        """The client broke the protocol, and was told so; what it sends now is not understood, its answer neither."""
+        if self._cut is None:
+            self._cut = self._loop.call_later(LINGER_S, self._hang_up)
+        if self._reading_paused:
+            self._reading_paused = False
+            self._transport.resume_reading()
+
     def _frame(self, frame: Frame) -> None:
         if frame.opcode is Opcode.TEXT or frame.opcode is Opcode.BINARY:
             self._text = frame.opcode is Opcode.TEXT
@@ -473,8 +483,9 @@ class WebSocket(asyncio.Protocol):
                 self._transport.write(data)
             elif self._transport.can_write_eof():
                 self._transport.write_eof()
-        if self._protocol.close_expected() and self._held_close is None:
-            # The handshake is over on both sides: the server closes the connection (RFC 6455 §7.1.1).
+        if self._protocol.close_rcvd is not None and self._protocol.close_expected() and self._held_close is None:
+            # The handshake is over on both sides: the server closes the connection (RFC 6455 §7.1.1). Not before: what
+            # the client still sends would be answered with a reset, which overtakes our last words.
             self._transport.close()
 
     def _send_ping(self) -> None:

@@ -56,6 +56,7 @@ class Endpoint:
         name: `1`, `2` …: for people, without an address.
         engine: the recognizer.
         streams: open now.
+        recoveries: how often it has come back, as its health or its breaker says.
         failure: the last failure of a look or a stream, or None.
     """
 
@@ -71,6 +72,7 @@ class Endpoint:
     openings: int = 0
     ejected_until: float = 0.0
     struck_at: float = -1e9
+    recoveries: int = 0
     ramp_until: float = 0.0
     ramp_tokens: float = 0.0
     ramp_at: float = 0.0
@@ -106,6 +108,13 @@ class Lease:
         if not (self._spoken and struck_s < TOGETHER_S):
             self._ticket.failed(now)
         self._pool.look_now()
+
+    def return_unused(self) -> None:
+        """No stream is opened after all."""
+        self.endpoint.ramp_tokens += 1
+        self._released = True
+        self.endpoint.streams -= 1
+        self._ticket.released()
 
     def release(self) -> None:
         """The stream is over, whatever the reason."""
@@ -279,6 +288,7 @@ class Pool:
 
     def _begin_ramp(self, endpoint: Endpoint) -> None:
         now = self._clock()
+        endpoint.recoveries += 1
         endpoint.ramp_until = now + RAMP_S
         endpoint.ramp_tokens = 1.0
         endpoint.ramp_at = now

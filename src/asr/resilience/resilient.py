@@ -151,7 +151,8 @@ class _Run:
         self._lost_at: float | None = None  # since when no recognizer has brought the stream forward
         self._attempts_failed = 0  # since then
         self._history: list[ASRError] = []  # since then
-        self._tried: set[str] = set()  # endpoints that failed since then
+        self._tried: dict[str, int] = {}  # endpoints that failed since then, and how often they had come back before
+        self._last_failure: ASRError | None = None
         self._avoid: Endpoint | None = None
         self._hopeless: set[str] = set()  # endpoints whose failure no second attempt would mend
         self._began_at = 0.0
@@ -249,13 +250,17 @@ class _Run:
             lease = engine.pool.lease(self._options.model, self._avoid)
         except ASRError as refused:
             return None, refused
-        # A stream that was under way is carried on once for nothing, and so is a first try elsewhere; everything
-        # else is out of the budget that all streams share.
-        free = self._attempts_failed <= (1 if self._heard else 0) or lease.endpoint.name not in self._tried
-        if not free and not engine.budget.spend(engine.clock()):
-            lease.release()
-            return None, self._history[-1]
+        if not self._is_free(lease.endpoint) and not engine.budget.spend(engine.clock()):
+            lease.return_unused()
+            return None, self._last_failure
         return lease, None
+
+    def _is_free(self, endpoint: Endpoint) -> bool:
+        """Whether an attempt there is none of those that multiply an outage; the others have a common budget."""
+        if self._attempts_failed <= (1 if self._heard else 0):
+            return True  # a stream that was under way is carried on
+        # A first try there, or the first since it came back.
+        return self._tried.get(endpoint.name) != endpoint.recoveries
 
     def _begin_again(self, cursor: Cursor) -> list[Event]:
         tape, story = self._tape, self._story
@@ -326,7 +331,8 @@ class _Run:
         names = {endpoint.name for endpoint in engine.pool.endpoints}
         if lease is not None:
             self._attempts_failed += 1
-            self._tried.add(lease.endpoint.name)
+            self._tried[lease.endpoint.name] = lease.endpoint.recoveries
+            self._last_failure = error
             self._avoid = lease.endpoint
             log.info(
                 "stream lost its recognizer at endpoint %s after %d ms of audio, %d ms to replay: %s",
@@ -347,7 +353,7 @@ class _Run:
         if lease is None:
             # Nothing can be tried before that: a start that cannot succeed is refused at once.
             return (error.retry_after_ms or 0) <= left_ms if not self._heard else left_ms > 0
-        return left_ms > 0 or not self._tried >= names
+        return left_ms > 0 or not self._tried.keys() >= names
 
     def _left_ms(self) -> float:
         config = self._engine.config
