@@ -30,7 +30,7 @@ DOWN_AFTER = 2
 """Looks in a row that must fail before an endpoint that was up counts as down."""
 MAX_EJECTION = 8
 """An endpoint whose probes keep failing is left alone for up to so many times `breaker_open_ms`."""
-RAMP_S = 5.0
+RAMP_S = 8.0
 """After an outage the waiting streams come back over so long, not all at once."""
 MIN_RAMP_STREAMS = 10.0
 TOGETHER_S = 0.5
@@ -141,17 +141,18 @@ class Pool:
 
     # What streams ask -----------------------------------------------------------------------------
 
-    def lease(self, model: str, avoid: Endpoint | None = None) -> Lease:
+    def lease(self, model: str, avoid: Endpoint | None = None, *, under_way: bool = False) -> Lease:
         """A place at the endpoint that is up, serves the model and has the fewest streams.
 
-        `avoid` is taken only where there is no other.
+        `avoid` is taken only where there is no other. A stream that is `under_way` has been let in before: the
+        limit that follows the lag is for new ones.
 
         Raises:
             ASRError: `overloaded` or `unavailable`, with the time after which it may be otherwise.
         """
         self.watch()
         now = self._clock()
-        open_ones = [endpoint for endpoint in self.endpoints if self._obstacle(endpoint, model, now) is None]
+        open_ones = [endpoint for endpoint in self.endpoints if self._obstacle(endpoint, model, now, under_way) is None]
         others = [endpoint for endpoint in open_ones if endpoint is not avoid]
         # One that fails has few streams because of that; it must not attract all the new ones.
         for endpoint in sorted(others or open_ones, key=lambda e: (now - e.struck_at < SHY_S, e.streams)):
@@ -162,7 +163,7 @@ class Pool:
                 endpoint.ramp_tokens -= 1
             endpoint.streams += 1
             return Lease(self, endpoint, ticket)
-        raise self._refusal(model, now)
+        raise self._refusal(model, now, under_way)
 
     def refusal(self) -> ASRError | None:
         """Why no stream would be taken now, or None."""
@@ -293,7 +294,7 @@ class Pool:
         endpoint.ramp_tokens = 1.0
         endpoint.ramp_at = now
 
-    def _obstacle(self, endpoint: Endpoint, model: str, now: float) -> ASRError | None:
+    def _obstacle(self, endpoint: Endpoint, model: str, now: float, under_way: bool = False) -> ASRError | None:
         """Why this endpoint cannot take a stream now, or None."""
         if endpoint.health in (Health.DOWN, Health.LOADING):
             if endpoint.health is Health.LOADING:
@@ -311,7 +312,7 @@ class Pool:
         refused = endpoint.engine.refusal()
         if refused is not None:
             return refused
-        limit = endpoint.limit.limit(now)
+        limit = self._config.max_streams or None if under_way else endpoint.limit.limit(now)
         if limit is not None and endpoint.streams >= limit:
             return _full(limit)
         if endpoint.ramp_until > now and not self._ramp(endpoint, now):
@@ -325,11 +326,11 @@ class Pool:
         endpoint.ramp_tokens = min(endpoint.ramp_tokens + passed_s * per_s, max(per_s / 5, 1.0))
         return endpoint.ramp_tokens >= 1
 
-    def _refusal(self, model: str, now: float) -> ASRError:
+    def _refusal(self, model: str, now: float, under_way: bool = False) -> ASRError:
         """The mildest of the obstacles: a place that is taken is better news than a recognizer that is gone."""
         if self._closed:
             return ASRError(Code.UNAVAILABLE, "The recognizer's connection has been closed.", retryable=False)
-        found = [self._obstacle(endpoint, model, now) for endpoint in self.endpoints]
+        found = [self._obstacle(endpoint, model, now, under_way) for endpoint in self.endpoints]
         obstacles = [obstacle for obstacle in found if obstacle is not None]
         if not obstacles:  # a probe was taken in the same moment
             return ASRError(Code.UNAVAILABLE, "The recognizer is being tried again. Try shortly.", retry_after_ms=500)

@@ -34,8 +34,10 @@ PAUSE_MARGIN_MS = 3_000
 """Of processed audio with no utterance open, so much is kept: the words of its end may still be on their way."""
 WHOLE_RECORDING_BYTES = 64 * 1024 * 1024
 """A model that cannot stream works through a recording in one go: all of it is kept."""
-LIVE_SLACK_MS = 1_000
-"""Audio that comes faster than time passes tells nothing of how far results lag behind a speaker."""
+STEADY_S = 1.0
+CATCH_UP_MS = 300
+"""Audio that comes faster than time passes, by more than this in a second (a recording, or what had to wait), tells
+nothing of how far results lag behind a speaker."""
 MAX_HISTORY = 20
 
 
@@ -159,6 +161,9 @@ class _Run:
         self._attempts = 0
         self._told_loss = False
         self._renewing = False
+        self._behind_ms = 0.0  # how far the audio is behind the time that has passed
+        self._steady_at = 0.0  # when that was last looked at
+        self._steady = False
         self._replaying_until = 0.0  # what an attempt has to make up for is no lag of its recognizer
         self._own_failure: ASRError | None = None  # the caller's own audio broke
 
@@ -247,7 +252,7 @@ class _Run:
         """A place for the next attempt, or why there is none."""
         engine = self._engine
         try:
-            lease = engine.pool.lease(self._options.model, self._avoid)
+            lease = engine.pool.lease(self._options.model, self._avoid, under_way=self._heard)
         except ASRError as refused:
             return None, refused
         if not self._is_free(lease.endpoint) and not engine.budget.spend(engine.clock()):
@@ -276,8 +281,11 @@ class _Run:
             tape.answered()
         replay_ms = tape.end_ms - base_ms
         self._engine.figures.replayed_ms += replay_ms
-        # A recognizer that works at twice the pace of speech has made up for it by then.
-        self._replaying_until = self._engine.clock() + replay_ms / 1000
+        # What was said meanwhile comes on top, from further up. A recognizer that works at twice the pace of speech
+        # has made up for all of it by then.
+        now = self._engine.clock()
+        away_s = now - self._lost_at if self._lost_at is not None else 0.0
+        self._replaying_until = now + away_s + replay_ms / 1000
         return events
 
     def _account(self, told: Event, lease: Lease) -> None:
@@ -295,7 +303,7 @@ class _Run:
             if story.resting and self._options.partials:
                 tape.settle((processed_ms - PAUSE_MARGIN_MS) * BYTES_PER_MS)
             now = self._engine.clock()
-            if now >= self._replaying_until and tape.end_ms <= (now - self._began_at) * 1000 + LIVE_SLACK_MS:
+            if self._is_steady(now):
                 lease.lag(tape.end_ms - processed_ms, now)
         elif kind is Final:
             self._found()
@@ -304,6 +312,14 @@ class _Run:
             tape.answered()
         elif kind is Gap:
             tape.settle(story.settled_ms * BYTES_PER_MS)
+
+    def _is_steady(self, now: float) -> bool:
+        """Whether the audio comes as it is spoken, and nothing has to be made up for."""
+        if now - self._steady_at >= STEADY_S:
+            behind_ms = (now - self._began_at) * 1000 - self._tape.end_ms
+            self._steady = self._behind_ms - behind_ms < CATCH_UP_MS * (now - self._steady_at)
+            self._behind_ms, self._steady_at = behind_ms, now
+        return self._steady and now >= self._replaying_until
 
     def _found(self) -> None:
         """The stream has come forward again."""
