@@ -316,7 +316,8 @@ class Pool:
         if limit is not None and endpoint.streams >= limit:
             return _full(limit)
         if endpoint.ramp_until > now and not self._ramp(endpoint, now):
-            return _full(endpoint.streams)
+            text = "The recognizer has just come back and takes its streams one by one. Try again in a moment."
+            return ASRError(Code.OVERLOADED, text, retry_after_ms=RAMP_RETRY_MS)
         return None
 
     def _ramp(self, endpoint: Endpoint, now: float) -> bool:
