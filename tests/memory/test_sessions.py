@@ -307,6 +307,19 @@ async def test_messages_of_the_old_connection_do_not_count_after_a_takeover() ->
     assert tally.audio_ms == resumed["from_bytes"] // 32
 
 
+async def test_what_an_old_connection_delivers_after_the_takeover_is_not_heard() -> None:
+    async with serving(WordEngine()) as gateway:
+        client, first = await opened(gateway)
+        await client.resume()
+        first.socket.put(bytes(6400))  # was on its way when the newer connection asked
+        assert (await client.message())["from_bytes"] == 0
+        first.socket.put('{"type":"cancel"}')
+        await asyncio.sleep(0.02)
+        await client.say(bytes(3200))
+        await client.say('{"type":"stop"}')
+        assert (await client.message())["audio_ms"] == 100
+
+
 class Wordy(WordEngine):
     """A recognizer that says what a test tells it to."""
 

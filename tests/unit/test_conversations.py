@@ -11,11 +11,12 @@ from jsonschema import Draft202012Validator
 from asr import wire
 from asr.engine import BYTES_PER_MS, Features, Model, agree
 from asr.errors import ASRError, Code
+from asr.events import Final, FinalReason, Gap, GapCause, Partial
 from asr.options import Options
 from playbook import Playbook, SeqCheck, all_playbooks, compare, to_message
 from server.conversation import Begin, Command, Conversation, Cut, Drop, Feed, Finish, Hangup, Seen, Send
 from server.faces.end import EndConversation
-from server.faces.native import NativeConversation, NativeLimits, NativeSetup
+from server.faces.native import NativeConversation, NativeLimits, NativeSetup, unheard
 from server.outbox import Outbox
 from word_engine import MODELS, WordEngine, WordScript
 
@@ -283,3 +284,85 @@ def test_what_the_agreed_model_can_do_counts_not_what_the_engine_said_before() -
     assert isinstance(ready, Send)
     assert json.loads(ready.text)["features"]["end_utterance"] is True
     assert core.received('{"type":"finalize","id":"f"}', 0.0) == [Cut(0)]
+
+
+def test_a_gap_settles_audio_once_all_before_it_is_settled() -> None:
+    core = native(WordEngine())
+    core.opened(0.0)
+    core.received('{"type":"start"}', 0.0)
+    core.begun(0, agree(Options(), MODELS, WordEngine().features), 0.0)
+
+    def safe_ms() -> int:
+        ack = core.received('{"type":"keepalive"}', 0.0)[0]
+        assert isinstance(ack, Send)
+        return int(json.loads(ack.text)["safe_bytes"]) // 32
+
+    for _ in range(20):
+        core.received(bytes(3200), 0.0)
+        assert safe_ms() == 0  # each ack is a point that can become safe
+    core.heard(0, Final(0, 1, "a", 0, 1000), 0.0)
+    core.heard(0, Partial(1, 1, "b", 1000, 1200), 0.0)
+    assert safe_ms() == 1000
+    core.heard(0, Gap(1300, 1600, GapCause.UPSTREAM_LOST), 0.0)
+    assert safe_ms() == 1000, "no final covers the audio before the gap yet"
+    core.heard(0, Final(1, 2, "b", 1000, 1300, reason=FinalReason.FAILOVER), 0.0)
+    assert safe_ms() == 1600
+    core.heard(0, Gap(1700, 1900, GapCause.UPSTREAM_LOST), 0.0)  # after a silence
+    core.heard(0, Partial(2, 1, "c", 1900, 2000), 0.0)
+    assert safe_ms() == 1900
+
+
+def test_an_ack_from_the_client_lets_go_of_messages() -> None:
+    engine = WordEngine()
+    driver = SyncDriver(native(engine), engine)
+    driver.say('{"type":"start"}')
+    driver.say(bytes(32 * 200))
+    assert driver.outbox.has_after(0)
+    driver.say('{"type":"ack","seq":1}')
+    assert not driver.outbox.has_after(0)
+    assert driver.outbox.has_after(1)
+    driver.say('{"type":"ack"}')
+    assert json.loads(driver.answers[-1])["param"] == "seq"
+
+
+def test_there_is_nothing_to_come_back_to_before_ready_and_in_a_drain() -> None:
+    engine = WordEngine()
+    core = native(engine, NativeLimits(resume_window_ms=5000))
+    core.opened(0.0)
+    core.received('{"type":"start","resume_window_ms":7000}', 0.0)
+    assert core.window_ms == 0
+    core.begun(0, agree(Options(), MODELS, engine.features), 0.0)
+    assert core.window_ms == 5000
+    core.draining(1000, 0.0)
+    assert core.window_ms == 0
+
+
+def test_words_about_the_connection_repeat_a_number_and_are_in_the_schema() -> None:
+    core = native(WordEngine())
+    schema = Draft202012Validator(wire.schema())
+    for text, seq in (
+        (core.parted(ASRError(Code.SUPERSEDED, "x"), 7), 7),
+        (core.resumed(7, "token-2"), 7),
+        (unheard(ASRError(Code.EXPIRED, "x"), 0)[0], 1),
+    ):
+        message = json.loads(text)
+        schema.validate(message)
+        assert message["seq"] == seq
+
+
+def test_partials_that_were_not_asked_for_cannot_be_turned_on() -> None:
+    engine = WordEngine()
+    driver = SyncDriver(native(engine), engine)
+    driver.say('{"type":"start","interim":false}')
+    driver.say('{"type":"configure","interim":true}')
+    configured = json.loads(driver.answers[-1])
+    assert (configured["applied"], configured["ignored"]) == ({}, ["interim"])
+
+
+def test_the_end_dialect_marks_its_partials_as_ones_that_may_be_left_out() -> None:
+    core = EndConversation(start_timeout_ms=10_000, max_session_ms=60_000, unix_time=lambda: 0.0)
+    partial, final = (core.heard(0, event, 0.0)[0] for event in (Partial(0, 1, "a", 0, 1), Final(0, 2, "a", 0, 1)))
+    assert isinstance(partial, Send)
+    assert isinstance(final, Send)
+    assert (partial.lossy, final.lossy) == (True, False)
+    assert partial.topic == final.topic != ""

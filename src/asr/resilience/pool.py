@@ -33,6 +33,8 @@ MAX_EJECTION = 8
 RAMP_S = 8.0
 """After an outage the waiting streams come back over so long, not all at once."""
 MIN_RAMP_STREAMS = 10.0
+RAMP_RETRY_MS = 250
+"""Meanwhile those who wait look for their turn so often."""
 TOGETHER_S = 0.5
 """Streams that break within so long of each other are one failure."""
 SHY_S = 5.0

@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from asr.audio import AudioDecoder, AudioFormat
-from asr.engine import Agreement
+from asr.engine import BYTES_PER_MS, Agreement
 from asr.errors import ASRError, Code
 from asr.events import Event, Final, Gap, Partial
 from asr.options import Options
@@ -57,6 +57,8 @@ class EndConversation:
         self._ended = False
         self._over = False
         self._heard_audio = False
+        self._fed_bytes = 0
+        self._covered_ms = 0
         self._broken: ASRError | None = None
         self._close_code = NORMAL
 
@@ -82,12 +84,14 @@ class EndConversation:
 
     def heard(self, take: int, event: Event, now: float) -> list[Command]:
         """Partials, finals and gaps; an empty text is no result."""
+        if isinstance(event, Final | Gap):
+            self._covered_ms = max(self._covered_ms, event.end_ms)
         match event:
             case Partial(text=text) | Final(text=text) if text:
                 topic = f"u{event.utterance} {event.channel}"
                 return [self._result(text, topic, is_final=isinstance(event, Final))]
             case Gap(start_ms, end_ms):
-                return [self._result("", is_final=True, gap={"start_ms": start_ms, "end_ms": end_ms})]
+                return [self._gap(start_ms, end_ms)]
             case _:
                 return []
 
@@ -101,8 +105,10 @@ class EndConversation:
         return [Send(END), Hangup(self._close_code)]
 
     def failed(self, take: int, error: ASRError, now: float) -> list[Command]:
-        """The client is told, and the connection ends."""
-        return self.refused(error, now)
+        """The client is told, first of the audio that is lost, and the connection ends."""
+        fed_ms = self._fed_bytes // BYTES_PER_MS
+        lost = fed_ms > self._covered_ms and not self._over
+        return [*([self._gap(self._covered_ms, fed_ms)] if lost else []), *self.refused(error, now)]
 
     def refused(self, error: ASRError, now: float) -> list[Command]:
         """A fatal error."""
@@ -141,7 +147,7 @@ class EndConversation:
         if isinstance(message, bytes):
             self._heard_audio = self._heard_audio or bool(message)
             pcm = self._decoder.feed(message)
-            return [Feed(0, pcm)] if pcm else []
+            return [self._feed(pcm)] if pcm else []
         if message.strip().upper() == END:
             return self._finish()
         text = 'This path takes binary PCM16 audio and the text "END", nothing else. /v1/stream takes settings.'
@@ -157,8 +163,15 @@ class EndConversation:
         self._ended = True
         self._deadline = None
         rest = self._decoder.finish() if self._heard_audio else b""
-        feed: list[Command] = [Feed(0, rest)] if rest else []
+        feed: list[Command] = [self._feed(rest)] if rest else []
         return [*feed, Finish(0)]
+
+    def _feed(self, pcm: bytes) -> Feed:
+        self._fed_bytes += len(pcm)
+        return Feed(0, pcm)
+
+    def _gap(self, start_ms: int, end_ms: int) -> Send:
+        return self._result("", is_final=True, gap={"start_ms": start_ms, "end_ms": end_ms})
 
     def _result(self, text: str, topic: str = "", *, is_final: bool, **more: Any) -> Send:
         message = {"text": text, "is_final": is_final, "timestamp": round(self._unix_time(), 3), **more}

@@ -17,7 +17,7 @@ from asr import wire
 from asr.audio import AudioDecoder
 from asr.engine import SAMPLE_RATE_HZ, Agreement, Features
 from asr.errors import ASRError, Code
-from asr.events import Event, Final, Flushed, Gap, Partial, Progress, Status
+from asr.events import Event, Final, Flushed, Gap, GapCause, Partial, Progress, Status
 from asr.options import Options
 from server.conversation import Begin, Command, Cut, Drop, Feed, Finish, Hangup, Seen, Send
 from server.faces.native_ledger import Ledger
@@ -136,7 +136,7 @@ class NativeConversation:
                 ledger.processed(base + processed_ms)
                 return self._owed()
             case Flushed(audio_ms):
-                ledger.processed(base + audio_ms)
+                ledger.all_out(base + audio_ms)
                 return self._answer_finalize(base + audio_ms)
             case Partial():
                 ledger.guessed()
@@ -159,7 +159,7 @@ class NativeConversation:
     def finished(self, take: int, now: float) -> list[Command]:
         """A take is over: a finalize that needed it is answered, or the session is."""
         end_ms = self._ledger.end_ms(take)
-        self._ledger.processed(end_ms)
+        self._ledger.all_out(end_ms)
         if take < self._take:
             return self._answer_finalize(end_ms)
         commands: list[Command] = []
@@ -171,8 +171,17 @@ class NativeConversation:
         return [*commands, *self.refused(error, now)]
 
     def failed(self, take: int, error: ASRError, now: float) -> list[Command]:
-        """The take broke: the client is told, and the session ends."""
-        return self.refused(error, now)
+        """The take broke: the client is told, and the session ends.
+
+        The engine has said what it lost of the audio it had taken; what was accepted since then is lost as well.
+        """
+        commands: list[Command] = []
+        lost = self._ledger.uncovered()
+        if self._ready and lost is not None and self._receive != self._while_closed:
+            gap = Gap(*lost, GapCause.UPSTREAM_LOST)
+            self._ledger.missed(0, gap)
+            commands.append(self._send(wire.encode(gap)))
+        return [*commands, *self.refused(error, now)]
 
     def refused(self, error: ASRError, now: float) -> list[Command]:
         """A fatal error: said in a message, then by the close code."""

@@ -12,6 +12,9 @@ from typing import Any
 from asr.engine import BYTES_PER_MS
 from asr.events import Final, Gap, State
 
+SAFE_MARGIN_MS = 3_000
+"""Of audio that was processed with no utterance open, so much is not called safe yet: its last words may still be on
+their way."""
 _KEPT = 4096  # entries kept of each kind: bounded, over a minute of 20 ms chunks
 
 
@@ -28,6 +31,8 @@ class Ledger:
         self.received_bytes = 0
         self.processed_ms = 0
         self.covered_ms = 0
+        self._out_ms = 0
+        self._gap_ahead: tuple[int, int] | None = None
         self._fed_bytes = 0
         self._take_bases = [0]
         self._utterance_bases = [0]
@@ -82,6 +87,21 @@ class Ledger:
         """The engine has consumed the audio up to here."""
         self.processed_ms = max(self.processed_ms, min(until_ms, self.fed_ms))
 
+    def all_out(self, until_ms: int) -> None:
+        """Every result of the audio up to here is out."""
+        self.processed(until_ms)
+        self._out_ms = max(self._out_ms, min(until_ms, self.fed_ms))
+
+    def uncovered(self) -> tuple[int, int] | None:
+        """The audio that would be lost if nothing more came, from and to, in ms."""
+        settled_ms = self._settled_ms
+        return (settled_ms, self.fed_ms) if self.fed_ms > settled_ms else None
+
+    @property
+    def _settled_ms(self) -> int:
+        settled_ms = max(self.covered_ms, self._out_ms)
+        return settled_ms if self._utterance_open else max(settled_ms, self.processed_ms - SAFE_MARGIN_MS)
+
     def guessed(self) -> None:
         """A partial came: an utterance is open."""
         self._utterance_open = True
@@ -94,6 +114,9 @@ class Ledger:
         self._utterances += 1
         self._speech_ms += final.end_ms - final.start_ms
         self.covered_ms = max(self.covered_ms, end_ms)
+        if self._gap_ahead is not None and self._gap_ahead[0] <= self.covered_ms:
+            self.covered_ms = max(self.covered_ms, self._gap_ahead[1])
+            self._gap_ahead = None
         self.processed(end_ms)
         index = bisect_left(self._arrivals, end_ms, key=lambda arrival: arrival[0])
         if index < len(self._arrivals):
@@ -107,6 +130,8 @@ class Ledger:
         self._gaps_ms += gap.end_ms - gap.start_ms
         if not self._utterance_open or base_ms + gap.start_ms <= self.covered_ms:
             self.covered_ms = max(self.covered_ms, base_ms + gap.end_ms)
+        else:  # behind an utterance whose final is still to come
+            self._gap_ahead = (base_ms + gap.start_ms, base_ms + gap.end_ms)
         self.processed(base_ms + gap.end_ms)
 
     def changed(self, state: State) -> None:
@@ -122,10 +147,10 @@ class Ledger:
         """The fields of an `ack` message.
 
         `safe_bytes`: what was received up to an earlier ack and is settled now: covered by finals,
-        or processed with no utterance open.
+        or processed a while ago with no utterance open.
         """
         self._acks.append((self.fed_ms, self.received_bytes))
-        settled_ms = self.covered_ms if self._utterance_open else self.processed_ms
+        settled_ms = self._settled_ms
         while self._acks and self._acks[0][0] <= settled_ms:
             self._safe_bytes = self._acks.popleft()[1]
         return {
