@@ -12,7 +12,8 @@ from urllib.parse import parse_qs
 from asr.engine import Engine
 from server.drive import DriveLimits, Driver, Tally
 from server.faces.end import EndConversation
-from server.faces.native import NativeConversation, NativeLimits, NativeSetup
+from server.faces.native import NativeConversation
+from server.faces.native_setup import NativeLimits, NativeSetup
 from server.line import Line
 from server.sessions import Sessions
 from server.sockets import MemorySocket, Oversized, Place

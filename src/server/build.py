@@ -15,7 +15,8 @@ from server.admission import Admission
 from server.conversation import Conversation
 from server.drive import DriveLimits, Driver, Tally
 from server.faces import end
-from server.faces.native import NativeConversation, NativeLimits, NativeSetup
+from server.faces.native import NativeConversation
+from server.faces.native_setup import NativeLimits, NativeSetup
 from server.line import Line
 from server.sessions import Sessions
 from server.settings import ServerSettings

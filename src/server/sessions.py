@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from asr.errors import Action, ASRError, Code
 from server.drive import Driver, Observer
-from server.faces.native import NativeConversation, NativeSetup, unheard
-from server.faces.native_messages import Resume, read_resume
+from server.faces.native import NativeConversation
+from server.faces.native_messages import Resume, read_resume, unheard
+from server.faces.native_setup import NativeSetup
 from server.line import Line
 from server.sockets import Incoming, Place, Socket, SocketClosed
 

@@ -12,7 +12,7 @@ from asr.engine import Features
 from memory_gateway import PATIENCE_S, MemoryConnection, MemoryGateway, serving
 from playbook import Playbook, Player, all_playbooks, play
 from server.drive import DriveLimits
-from server.faces.native import NativeLimits
+from server.faces.native_setup import NativeLimits
 from server.sockets import MemorySocket, Oversized
 from word_engine import WordEngine
 

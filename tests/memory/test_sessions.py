@@ -13,7 +13,8 @@ from asr.events import Event, Final, FinalReason, Gap, GapCause, Partial, State,
 from memory_gateway import PATIENCE_S, MemoryConnection, MemoryGateway, serving
 from playbook import Player
 from server.drive import DriveLimits
-from server.faces.native import NativeConversation, NativeLimits
+from server.faces.native import NativeConversation
+from server.faces.native_setup import NativeLimits
 from server.line import Line
 from server.outbox import Outbox
 from server.sockets import MemorySocket

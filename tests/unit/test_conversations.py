@@ -16,7 +16,9 @@ from asr.options import Options
 from playbook import Playbook, SeqCheck, all_playbooks, compare, to_message
 from server.conversation import Begin, Command, Conversation, Cut, Drop, Feed, Finish, Hangup, Seen, Send
 from server.faces.end import EndConversation
-from server.faces.native import NativeConversation, NativeLimits, NativeSetup, unheard
+from server.faces.native import NativeConversation
+from server.faces.native_messages import unheard
+from server.faces.native_setup import NativeLimits, NativeSetup
 from server.outbox import Outbox
 from word_engine import MODELS, WordEngine, WordScript
 

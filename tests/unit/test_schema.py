@@ -10,8 +10,8 @@ from jsonschema import Draft202012Validator
 from asr import wire
 from asr.errors import Action, Code
 from asr.events import FinalReason, GapCause, SpeechSource, State
-from server.faces.native import NativeLimits
 from server.faces.native_messages import Start
+from server.faces.native_setup import NativeLimits
 
 SCHEMA = wire.schema()
 DEFS: dict[str, Any] = SCHEMA["$defs"]

@@ -149,7 +149,7 @@ class _Run:
         whole = model is not None and not model.streaming
         max_bytes = WHOLE_RECORDING_BYTES if whole else engine.config.replay_max_ms * BYTES_PER_MS
         self._tape = Tape(max_bytes, engine.memory)
-        self._heard = False  # a recognizer has ever spoken
+        self._heard = False  # a recognizer has ever spoken, or listened for long
         self._lost_at: float | None = None  # since when no recognizer has brought the stream forward
         self._attempts_failed = 0  # since then
         self._history: list[ASRError] = []  # since then
@@ -237,6 +237,10 @@ class _Run:
                     return
         except ASRError as error:
             if cursor.failure is None:
+                # In silence a recognizer says nothing. One that was well and has listened for so long had the stream.
+                listened_ms = (engine.clock() - born_at) * 1000
+                well = lease.endpoint.health is Health.UP and error.code is Code.UNAVAILABLE
+                self._heard = self._heard or (well and listened_ms >= engine.config.start_timeout_ms)
                 lease.failed(error, engine.clock())
             elif isinstance(cursor.failure, ASRError):
                 self._own_failure = error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import orjson
@@ -21,41 +21,13 @@ from asr.events import Event, Final, Flushed, Gap, GapCause, Partial, Progress, 
 from asr.options import Options
 from server.conversation import Begin, Command, Cut, Drop, Feed, Finish, Hangup, Seen, Send
 from server.faces.native_ledger import Ledger
-from server.faces.native_messages import read_configure, read_seen, read_start
+from server.faces.native_messages import id_of, numbered, parse, read_configure, read_seen, read_start
+from server.faces.native_setup import ACK_INTERVAL_S, NativeSetup
 from server.refusals import GOING_AWAY, NORMAL, TOO_BIG, refusal
 
-ACK_INTERVAL_S = 1.0
 IDLE_ACK_INTERVAL_S = 5.0
 MAX_BAD_MESSAGES = 100
 MAX_OWED = 1000  # finalize and mark messages that wait for their answers
-
-
-@dataclass(frozen=True, slots=True)
-class NativeLimits:
-    """Bounds of a session; those of its `ready` message."""
-
-    start_timeout_ms: int = 10_000
-    idle_ms: int = 30_000
-    max_session_ms: int = 4 * 3600 * 1000
-    max_frame_bytes: int = 1024 * 1024
-    max_ahead_ms: int = 5_000
-    resume_window_ms: int = 60_000
-    ack_interval_ms: int = int(ACK_INTERVAL_S * 1000)
-
-
-@dataclass(frozen=True, slots=True)
-class NativeSetup:
-    """What every session of a server has in common.
-
-    Attributes:
-        server: name and version, for `ready`.
-        limits: the bounds.
-        stereo: what becomes of audio with several channels.
-    """
-
-    server: str
-    limits: NativeLimits
-    stereo: str = "mix"
 
 
 class NativeConversation:
@@ -243,7 +215,7 @@ class NativeConversation:
     def resumed(self, last_seq: int, token: str) -> str:
         """The client came back, and has seen the messages up to `last_seq`: what it is told before all others."""
         self._token = token
-        return _numbered(
+        return numbered(
             {
                 "type": "resumed",
                 "session_id": self._session_id,
@@ -257,14 +229,14 @@ class NativeConversation:
 
     def parted(self, error: ASRError, seq: int) -> str:
         """See `server.conversation.Lasting`."""
-        return _numbered(wire.encode_error(error, fatal=True, session_id=self._session_id), seq)
+        return numbered(wire.encode_error(error, fatal=True, session_id=self._session_id), seq)
 
     # States ---------------------------------------------------------------------------------------
 
     def _while_waiting(self, message: str | bytes, now: float) -> list[Command]:
         if isinstance(message, bytes):
             raise ASRError(Code.BAD_REQUEST, 'Audio came before the start message. Send {"type": "start"} first.')
-        content = _parse(message)
+        content = parse(message)
         if content["type"] != "start":
             raise ASRError(
                 Code.BAD_REQUEST, f'The first message must be "start", not {content["type"]!r}.', param="type"
@@ -285,7 +257,7 @@ class NativeConversation:
         if isinstance(message, bytes):
             return self._audio(message, now)
         try:
-            return self._control(_parse(message), now)
+            return self._control(parse(message), now)
         except ASRError as error:
             self._bad_messages += 1
             if self._bad_messages > MAX_BAD_MESSAGES:
@@ -296,7 +268,7 @@ class NativeConversation:
         if self._ended is not None or self._close_code == GOING_AWAY:
             return []  # it was not the client who stopped
         if isinstance(message, str):
-            content = _parse(message)
+            content = parse(message)
             if content["type"] == "cancel":
                 return self._cancel(now)
             if content["type"] == "ack":
@@ -337,7 +309,7 @@ class NativeConversation:
         return commands
 
     def _control(self, content: dict[str, Any], now: float) -> list[Command]:
-        ref = _id(content)
+        ref = id_of(content)
         match content["type"]:
             case "finalize":
                 return self._finalize(ref)
@@ -470,37 +442,3 @@ class NativeConversation:
     @property
     def _session_ends_at(self) -> float:
         return self._opened_at + self._setup.limits.max_session_ms / 1000
-
-
-def unheard(error: ASRError, last_seq: int) -> tuple[str, int, str]:
-    """What a client is told that asks for a session which it cannot have: a message, a close code and its reason."""
-    text = _numbered(wire.encode_error(error, fatal=True), max(last_seq, 1))
-    return text, refusal(error.code).close_code, error.code.value
-
-
-def _numbered(message: dict[str, Any], seq: int) -> str:
-    """A message about the connection: it repeats the last number of the session, and takes none of its own."""
-    return orjson.dumps({**message, "seq": seq}).decode()
-
-
-def _parse(message: str) -> dict[str, Any]:
-    """A text message as an object with a `type`.
-
-    Raises:
-        ASRError: `bad_request`.
-    """
-    try:
-        content = orjson.loads(message)
-    except orjson.JSONDecodeError as error:
-        raise ASRError(Code.BAD_REQUEST, f"A text message must be JSON: {error}. Send audio as binary.") from None
-    if not isinstance(content, dict) or not isinstance(content.get("type"), str):
-        raise ASRError(Code.BAD_REQUEST, 'A message must be a JSON object with a "type".', param="type")
-    return content
-
-
-def _id(content: dict[str, Any]) -> str | None:
-    """The client's own id, echoed in the answer."""
-    ref = content.get("id")
-    if ref is None or (isinstance(ref, str) and len(ref) <= 256):
-        return ref
-    raise ASRError(Code.BAD_REQUEST, "An id must be a string of at most 256 characters.", param="id")

@@ -1,4 +1,5 @@
-"""What a client may say in `asr.v1`: checked by pydantic, turned into the domain's words."""
+"""What a client may say in `asr.v1`: checked by pydantic, turned into the domain's words. And what it is told of its
+connection, which has no number of its own."""
 
 from __future__ import annotations
 
@@ -7,9 +8,11 @@ from typing import Any, Literal, TypeVar
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from asr import wire
 from asr.audio import AudioFormat, Encoding
 from asr.errors import ASRError, Code
 from asr.options import Diarization, Endpointing, Options, Phrase
+from server.refusals import refusal
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -185,3 +188,37 @@ def _read(model: type[M], message: dict[str, Any]) -> M:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         raise ASRError(Code.BAD_REQUEST, f"{message['type']}: {field}: {first['msg']}.", param=field) from None
+
+
+def unheard(error: ASRError, last_seq: int) -> tuple[str, int, str]:
+    """What a client is told that asks for a session which it cannot have: a message, a close code and its reason."""
+    text = numbered(wire.encode_error(error, fatal=True), max(last_seq, 1))
+    return text, refusal(error.code).close_code, error.code.value
+
+
+def numbered(message: dict[str, Any], seq: int) -> str:
+    """A message about the connection: it repeats the last number of the session, and takes none of its own."""
+    return orjson.dumps({**message, "seq": seq}).decode()
+
+
+def parse(message: str) -> dict[str, Any]:
+    """A text message as an object with a `type`.
+
+    Raises:
+        ASRError: `bad_request`.
+    """
+    try:
+        content = orjson.loads(message)
+    except orjson.JSONDecodeError as error:
+        raise ASRError(Code.BAD_REQUEST, f"A text message must be JSON: {error}. Send audio as binary.") from None
+    if not isinstance(content, dict) or not isinstance(content.get("type"), str):
+        raise ASRError(Code.BAD_REQUEST, 'A message must be a JSON object with a "type".', param="type")
+    return content
+
+
+def id_of(content: dict[str, Any]) -> str | None:
+    """The client's own id, echoed in the answer."""
+    ref = content.get("id")
+    if ref is None or (isinstance(ref, str) and len(ref) <= 256):
+        return ref
+    raise ASRError(Code.BAD_REQUEST, "An id must be a string of at most 256 characters.", param="id")
