@@ -71,7 +71,7 @@ class RivaConfig:
     streams_per_channel: int = 80
     call_timeout_ms: int = 10_000
     finalize_timeout_ms: int = 2_000
-    drain_timeout_ms: int = 30_000
+    drain_timeout_ms: int = 12_000
     keepalive_time_ms: int = 60_000
     keepalive_timeout_ms: int = 5_000
     max_message_bytes: int = 64 * 1024 * 1024
@@ -108,7 +108,7 @@ class ResilienceConfig:
     retry_budget_percent: int = 10
     breaker_failures: int = 5
     breaker_open_ms: int = 5_000
-    breaker_probe_ms: int = 15_000
+    breaker_probe_ms: int = 2_000
     replay_max_ms: int = 60_000
     replay_total_bytes: int = 256 * 1024 * 1024
     max_stream_ms: int = 1_800_000

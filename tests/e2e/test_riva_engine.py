@@ -45,7 +45,7 @@ async def engine(server: MockRivaServer | int, **config: Any) -> AsyncIterator[R
 
 async def chunks(ms: int, step_ms: int = 100, pause_s: float = 0.0) -> AsyncIterator[AudioInput]:
     for _ in range(0, ms, step_ms):
-        yield bytes(32 * step_ms)
+        yield b"\x00\x20" * (16 * step_ms)  # loud: a server may be silent while nobody speaks
         await asyncio.sleep(pause_s)
 
 

@@ -16,8 +16,10 @@ from asr.errors import ASRError, Code
 from asr.events import Event, Final, FinalReason, Flushed, Gap, GapCause, Partial, Progress, State, Status
 from asr.options import Options
 from asr.pipe import Ahead, AudioPipe
+from asr.resilience.pool import Health
 from asr.resilience.resilient import ResilientEngine
 from asr.resilience.retry import RetryBudget
+from asr.resilience.tape import ReplayMemory, Tape
 from counting import FRAME_BYTES, CountingEngine, Fault, check_whole, cut_anywhere, frames, lost
 
 QUICK = ResilienceConfig(
@@ -331,3 +333,92 @@ async def test_a_long_silence_does_not_fill_the_memory() -> None:
             kept = max(kept, engine.memory.used_bytes)
     assert kept < 5_000 * 32
     await engine.aclose()
+
+
+async def test_words_that_kill_every_recognizer_are_not_tried_without_end() -> None:
+    inner = CountingEngine([Fault(7, lost())] * 10_000, utterance_frames=100)
+    config = ResilienceConfig(failover_timeout_ms=400, retry_base_ms=20, retry_cap_ms=100)
+    engine = ResilientEngine([inner, inner], config)
+    seen: list[Event] = []
+    with pytest.raises(ASRError):
+        await listen(engine, piped([frames(1, n) for n in range(9)]), seen)
+    assert inner.attempts < 60
+    assert len(states(seen)) < 60
+    check_whole(seen, 7)
+    await engine.aclose()
+
+
+async def test_a_defect_of_an_engine_is_survived_too() -> None:
+    class Defective(CountingEngine):
+        async def _fail(self, fault: Fault) -> None:
+            raise ValueError("a bug")
+
+    engine = ResilientEngine([Defective([Fault(4, lost())]), CountingEngine()], QUICK)
+    check_whole(await listen(engine, piped([frames(1, n) for n in range(9)])), 9)
+    assert engine.pool.endpoints[0].streams == 0
+    await engine.aclose()
+
+
+async def test_a_caller_who_leaves_between_two_attempts_gives_its_place_back() -> None:
+    config = ResilienceConfig(replay_max_ms=4, retry_base_ms=1, retry_cap_ms=2)
+    inner = CountingEngine([Fault(10, lost())], utterance_frames=100, partials=False)
+    engine = ResilientEngine([inner], config)
+    async with aclosing(engine.stream(piped([frames(1, n) for n in range(12)]), OPTIONS)) as events:
+        async for event in events:
+            if isinstance(event, Gap):
+                break
+    assert engine.pool.endpoints[0].streams == 0
+    await engine.aclose()
+
+
+async def test_partials_that_nobody_wants_are_kept_back() -> None:
+    engine = ResilientEngine([CountingEngine()], QUICK)
+    options = Options(model="numbers", language="en-US", partials=False)
+    events = [event async for event in engine.stream(piped([frames(12)]), options)]
+    assert not any(isinstance(event, Partial) for event in events)
+    check_whole(events, 12)
+    await engine.aclose()
+
+
+async def test_many_streams_that_die_together_are_one_failure_and_all_go_on() -> None:
+    first = CountingEngine([Fault(7, lost())] * 40)
+    engine = ResilientEngine([first], QUICK)
+    done = await asyncio.gather(*(listen(engine, piped([frames(1, n) for n in range(20)])) for _ in range(40)))
+    for events in done:
+        check_whole(events, 20)
+    assert engine.pool.endpoints[0].breaker.state == "closed"
+    await engine.aclose()
+
+
+async def test_the_last_endpoint_is_asked_although_it_was_sent_away() -> None:
+    first, second = CountingEngine(), CountingEngine()
+    engine = ResilientEngine([first, second], QUICK)
+    await engine.models()
+    engine.pool.endpoints[0].ejected_until = engine.clock() + 99
+    engine.pool.endpoints[1].health = Health.DOWN
+    assert engine.refusal() is None
+    check_whole(await listen(engine, piped([frames(5)])), 5)
+    await engine.aclose()
+
+
+async def test_a_push_back_is_heeded() -> None:
+    full = ASRError(Code.OVERLOADED, "Full.", retry_after_ms=150)
+    inner = CountingEngine([Fault(3, lost()), Fault(0, full)])
+    engine = ResilientEngine([inner], QUICK)
+    began = engine.clock()
+    check_whole(await listen(engine, piped([frames(1, n) for n in range(9)])), 9)
+    assert engine.clock() - began >= 0.15
+    await engine.aclose()
+
+
+async def test_the_common_memory_takes_from_those_who_have_the_most() -> None:
+    memory = ReplayMemory(100)
+    big, small = Tape(10**6, memory), Tape(10**6, memory)
+    for _ in range(9):
+        big.put(bytes(10))
+    for _ in range(4):
+        small.put(bytes(10))
+    assert (big.kept_bytes, small.kept_bytes) == (90, 40)
+    big.put(bytes(10))
+    assert big.kept_bytes <= 60
+    assert small.kept_bytes == 40

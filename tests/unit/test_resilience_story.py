@@ -39,7 +39,8 @@ def test_a_second_attempt_goes_on_with_clock_numbers_and_revisions() -> None:
     story.tell(partial(1, 2, "b c", 1_000, 1_800))
     story.attempt(1_000)
     assert story.tell(partial(0, 1, "b", 0, 400)) is None, "it has been told better"
-    assert story.tell(partial(0, 2, "b c", 0, 800)) == partial(1, 4, "b c", 1_000, 1_800)
+    assert story.tell(partial(0, 2, "b c", 0, 800)) is None, "and as well"
+    assert story.tell(partial(0, 3, "b c", 0, 850)) == partial(1, 5, "b c", 1_000, 1_850)
     told = story.tell(final(0, "b c", 0, 900, Word("b", 0, 400), Word("c", 400, 900)))
     assert told == Final(1, 11, "b c", 1_000, 1_900, words=(Word("b", 1_000, 1_400), Word("c", 1_400, 1_900)))
     assert story.tell(partial(1, 1, "d", 900, 950)) == partial(2, 1, "d", 1_900, 1_950)
@@ -105,3 +106,32 @@ def test_a_memory_that_lost_a_guess_without_words_is_a_gap() -> None:
     story.attempt(700)
     again = story.tell(partial(0, 1, "b", 0, 300))
     assert again == partial(0, 4, "b", 700, 1_000), "the revisions of an utterance only grow"
+
+
+def test_a_guess_that_the_next_recognizer_does_not_share_is_kept_at_the_end() -> None:
+    story = Story(words=True)
+    story.tell(partial(0, 2, "a b", 0, 900))
+    story.attempt(0)
+    assert story.end() == [Final(0, 3, "a b", 0, 900, reason=FinalReason.FAILOVER)]
+    assert story.end() == []
+
+
+def test_a_channel_that_is_silent_holds_nothing_back() -> None:
+    story = Story(words=True)
+    story.tell(Final(0, 1, "hm", 0, 500, channel=1))
+    for n in range(5):
+        story.tell(final(n, "a", n * 10_000, n * 10_000 + 9_000))
+    assert story.settled_ms == 49_000
+    story.attempt(49_000)
+
+
+def test_what_another_channel_makes_heard_again_is_told_once() -> None:
+    story = Story(words=True)
+    story.tell(Final(0, 1, "b", 0, 1_000, channel=1))
+    story.tell(final(0, "a", 0, 5_000))
+    assert story.settled_ms == 1_000
+    story.attempt(1_000)
+    assert story.tell(final(0, "a", 0, 4_000)) is None
+    told = story.tell(final(1, "c", 4_000, 6_000))
+    assert isinstance(told, Final)
+    assert (told.utterance, told.start_ms, told.end_ms) == (1, 5_000, 7_000)

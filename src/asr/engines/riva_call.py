@@ -237,10 +237,12 @@ class RivaCall:
             if not call.done():
                 watch.answered(self._loop.time())
             while (received := await call.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs forgot it
-                watch.answered(self._loop.time())
                 response = parse_response(received)
-                if response.results:
-                    self._deliver(self._reader.read(response, self._sent_ms))
+                events = self._reader.read(response, self._sent_ms) if response.results else []
+                # A server that tells how far it is, and says the same again and again, stands still.
+                if events or not any(result.audio_processed for result in response.results):
+                    watch.answered(self._loop.time())
+                self._deliver(events)
                 while len(self._inbox) > MAX_INBOX_EVENTS:
                     self._room = self._loop.create_future()
                     await self._room

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from asr.config import RivaConfig
 from asr.engine import BYTES_PER_MS
 
-LOUD_DBFS = -45.0
+LOUD_DBFS = -50.0
 """20 ms of audio that are louder on average (RMS) may be speech."""
 LOUD_MS = 1_000
 """So much of it must be loud before an answer is missed."""
@@ -128,7 +128,7 @@ class Watch:
         self.wrote_at = 0.0
         self.half_closed_at: float | None = None
         self.answered_at: float | None = None
-        self.unheard = Unheard(max(WINDOW_MS, 2 * self._stall_ms))
+        self.unheard = Unheard(max(WINDOW_MS, 2 * self._stall_ms, 2 * config.first_response_timeout_ms))
 
     def begun(self, now: float) -> None:
         """The first audio is about to be written."""
@@ -145,10 +145,11 @@ class Watch:
         """Why the call has failed, in a sentence, or None."""
         answered_at = self.answered_at
         first_s, stall_s = self._first_s, (self._stall_ms or self._first_s * 1000) / 1000
+        late = f"The recognizer accepted the stream and did not answer within {first_s:g} s. Try again."
         if answered_at is None:
-            begun_at = self.first_audio_at or (self.wrote_at if self.writing else None)
-            if begun_at is not None and now - begun_at > first_s:
-                return f"The recognizer accepted the stream and did not answer within {first_s:g} s. Try again."
+            begun_at = self.first_audio_at or self.wrote_at
+            if self.writing and now - begun_at > first_s:
+                return late
         elif self.writing and now - max(self.wrote_at, answered_at) > min(first_s, stall_s):
             return f"The recognizer has taken no audio for {min(first_s, stall_s):g} s. Try again."
         if self.half_closed_at is not None:
@@ -157,15 +158,22 @@ class Watch:
             return None
         if self._owes(now):
             self.unheard.judge(now, sent_bytes)
+            if answered_at is None and self.unheard.spoken(int(first_s * 1000), now, sent_bytes):
+                return late
             if answered_at is not None and self._stall_ms and self.unheard.spoken(self._stall_ms, now, sent_bytes):
                 return f"The recognizer has said nothing for {stall_s:g} s of speech. Try again."
         return None
 
     def degraded(self, now: float, sent_bytes: int) -> str:
         """What the caller should know of a slow server, in a sentence: once for each silence, else "". After `look`."""
-        if self._told or not self._degraded_ms or self.half_closed_at is not None:
+        if self._told or not self._degraded_ms:
             return ""
         after_s = self._degraded_ms / 1000
+        if self.half_closed_at is not None:
+            if now - max(self.half_closed_at, self.answered_at or 0.0) < after_s:
+                return ""
+            self._told = True
+            return "The recognizer is slow with its last results."
         if self.writing and now - max(self.wrote_at, self.answered_at or 0.0) >= after_s:
             self._told = True
             return "The recognizer takes no audio at the moment; it is kept until it does."

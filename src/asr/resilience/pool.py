@@ -94,6 +94,8 @@ class Lease:
         """The recognizer has said something: the endpoint works."""
         self._spoken = True
         self._ticket.succeeded(now)
+        if now - self.endpoint.struck_at > SHY_S:
+            self.endpoint.failure = None
 
     def lag(self, lag_ms: int, now: float) -> None:
         """How far results are behind the audio of a live stream."""
@@ -104,10 +106,10 @@ class Lease:
         if not counts_as_failure(error):
             return
         endpoint = self.endpoint
-        endpoint.failure = error
-        struck_s, endpoint.struck_at = now - endpoint.struck_at, now
+        endpoint.failure = _for_people(error)
         # Streams under way that die together died of one thing, a connection for instance.
-        if not (self._spoken and struck_s < TOGETHER_S):
+        if not (self._spoken and now - endpoint.struck_at < TOGETHER_S):
+            endpoint.struck_at = now
             self._ticket.failed(now)
         self._pool.look_now()
 
@@ -155,6 +157,7 @@ class Pool:
         self.watch()
         now = self._clock()
         open_ones = [endpoint for endpoint in self.endpoints if self._obstacle(endpoint, model, now, under_way) is None]
+        open_ones = [e for e in open_ones if e.ejected_until <= now] or open_ones  # the last one is always asked
         others = [endpoint for endpoint in open_ones if endpoint is not avoid]
         # One that fails has few streams because of that; it must not attract all the new ones.
         for endpoint in sorted(others or open_ones, key=lambda e: (now - e.struck_at < SHY_S, e.streams)):
@@ -174,6 +177,15 @@ class Pool:
         if any(self._obstacle(endpoint, "", now) is None for endpoint in self.endpoints):
             return None
         return self._refusal("", now)
+
+    def may_renew(self, lease: Lease, model: str) -> bool:
+        """Whether a stream that gives its place up would find one again."""
+        lease.endpoint.streams -= 1
+        try:
+            now = self._clock()
+            return any(self._obstacle(endpoint, model, now, True) is None for endpoint in self.endpoints)
+        finally:
+            lease.endpoint.streams += 1
 
     async def change(self, timeout_s: float) -> None:
         """Wait until something about the endpoints has changed, or the time is over."""
@@ -223,7 +235,7 @@ class Pool:
 
     def watch(self) -> None:
         """Look after the endpoints from now on."""
-        if self._watcher is None and not self._closed:
+        if (self._watcher is None or self._watcher.done()) and not self._closed:
             loop = asyncio.get_running_loop()
             self._first_look = loop.create_future()
             self._watcher = loop.create_task(self._keep_looking(), name="endpoint health")
@@ -306,9 +318,8 @@ class Pool:
             return ASRError(Code.UNAVAILABLE, text, retry_after_ms=int(DOWN_INTERVAL_S * 1000))
         if model and endpoint.models and all(known.name != model for known in endpoint.models):
             return ASRError(Code.UNAVAILABLE, "The recognizer that serves this model is not there at the moment.")
-        ejected_ms = int((endpoint.ejected_until - now) * 1000)
-        if not endpoint.breaker.admits(now) or ejected_ms > 0:
-            wait_ms = max(endpoint.breaker.wait_ms(now), ejected_ms, 1)
+        if not endpoint.breaker.admits(now):
+            wait_ms = max(endpoint.breaker.wait_ms(now), 1)
             text = "The recognizer has failed repeatedly and is given a rest. Try again shortly."
             return ASRError(Code.UNAVAILABLE, text, retry_after_ms=wait_ms)
         refused = endpoint.engine.refusal()
@@ -389,7 +400,7 @@ class Pool:
     def _found(self, endpoint: Endpoint, health: Health, failure: ASRError | None) -> None:
         before = endpoint.health
         if health is Health.DOWN:
-            endpoint.failure = failure
+            endpoint.failure = None if failure is None else _for_people(failure)
             endpoint.misses += 1
             if before is Health.UP and endpoint.misses < DOWN_AFTER:
                 self._look.set()
@@ -416,6 +427,11 @@ class Pool:
                 endpoint.ejected_until = 0.0
                 self._begin_ramp(endpoint)
         self.tell_change()
+
+
+def _for_people(error: ASRError) -> ASRError:
+    """What is shown of a failure: without the frames and tasks that a raised one holds on to."""
+    return ASRError(error.code, error.message, retryable=error.retryable, retry_after_ms=error.retry_after_ms)
 
 
 def _full(limit: int) -> ASRError:

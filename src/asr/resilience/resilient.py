@@ -38,6 +38,8 @@ STEADY_S = 1.0
 CATCH_UP_MS = 300
 """Audio that comes faster than time passes, by more than this in a second (a recording, or what had to wait), tells
 nothing of how far results lag behind a speaker."""
+LET_GO_S = 5.0
+"""How long the caller's own audio is waited for, at the end."""
 MAX_HISTORY = 20
 
 
@@ -143,7 +145,9 @@ class _Run:
         self._engine = engine
         self._audio = audio
         # Words tell where a final ends, which is where a replay begins.
-        self._options = options if options.words else replace(options, words=True)
+        # Partials show that it is at work, and whether an utterance is open.
+        self._options = replace(options, words=True, partials=True)
+        self._partials = options.partials
         self._story = Story(words=options.words)
         model = next((m for e in engine.pool.endpoints for m in e.models if m.name == options.model), None)
         whole = model is not None and not model.streaming
@@ -161,6 +165,7 @@ class _Run:
         self._attempts = 0
         self._told_loss = False
         self._renewing = False
+        self._furthest_ms = 0  # of the audio that results have reached
         self._behind_ms = 0.0  # how far the audio is behind the time that has passed
         self._steady_at = 0.0  # when that was last looked at
         self._steady = False
@@ -184,6 +189,10 @@ class _Run:
                                 yield event
                     except ASRError as failure:
                         error = failure
+                    except Exception as own:  # the caller's audio raised it: what was accepted before is told
+                        for event in self._give_up(ASRError(Code.INTERNAL, "The audio broke off.")):
+                            yield event
+                        raise own from own.__cause__
                     else:
                         if not self._renewing:
                             return
@@ -202,25 +211,27 @@ class _Run:
             tape.forget()
             if feeder is not None:
                 feeder.cancel()
-                await asyncio.wait([feeder])
+                await asyncio.wait([feeder], timeout=LET_GO_S)
 
     # --- an attempt
 
     async def _attempt(self, lease: Lease, source: AudioPipe) -> AsyncGenerator[Event]:
         engine, tape, story = self._engine, self._tape, self._story
         cursor = Cursor(tape, source)
-        if self._attempts:
-            for event in self._begin_again(cursor):
-                yield event
-        self._attempts += 1
-        self._renewing = False
-        engine.figures.attempts += 1
+        events: AsyncGenerator[Event] | None = None
         born_at = engine.clock()
         spoke = False
-        events = lease.endpoint.engine.stream(cursor, self._options)
+        self._renewing = False
+        engine.figures.attempts += 1
         try:
+            if self._attempts:
+                for event in self._begin_again(cursor):
+                    yield event
+            self._attempts += 1
+            events = lease.endpoint.engine.stream(cursor, self._options)
             async for event in events:
-                if not spoke and type(event) is not Status:
+                # `Flushed` may be our own side's patience; only what was recognized shows that somebody listens.
+                if not spoke and type(event) is not Status and type(event) is not Flushed:
                     spoke = self._heard = True
                     lease.spoke(engine.clock())
                     if self._told_loss:
@@ -231,26 +242,41 @@ class _Run:
                 if told is None:
                     continue
                 self._account(told, lease)
-                yield told
-                if type(told) is Final and self._is_old(born_at):
+                if self._partials or type(told) is not Partial:
+                    yield told
+                if type(told) is Final and self._is_old(born_at) and engine.pool.may_renew(lease, self._options.model):
                     self._renewing = True
                     return
-        except ASRError as error:
-            if cursor.failure is None:
-                # In silence a recognizer says nothing. One that was well and has listened for so long had the stream.
-                listened_ms = (engine.clock() - born_at) * 1000
-                well = lease.endpoint.health is Health.UP and error.code is Code.UNAVAILABLE
-                self._heard = self._heard or (well and listened_ms >= engine.config.start_timeout_ms)
-                lease.failed(error, engine.clock())
-            elif isinstance(cursor.failure, ASRError):
-                self._own_failure = error
-            raise
+            for told in story.end():
+                yield told
+        except Exception as error:
+            if cursor.failure is not None:
+                self._own_failure = error if isinstance(error, ASRError) else None
+                raise
+            raise self._failed(error, lease, born_at) from error
         finally:
             cursor.close()
             try:
-                await events.aclose()
+                if events is not None:
+                    await events.aclose()
             finally:
                 lease.release()
+
+    def _failed(self, error: Exception, lease: Lease, born_at: float) -> ASRError:
+        """An attempt broke: what that says of its endpoint, and of the stream."""
+        engine = self._engine
+        now = engine.clock()
+        if not isinstance(error, ASRError):
+            log.exception("endpoint %s failed in a way that it should not", lease.endpoint.name, exc_info=error)
+            error = ASRError(Code.INTERNAL, "The recognizer failed in an unknown way. Try again.", retryable=True)
+        lived_ms = (now - born_at) * 1000
+        # In silence a recognizer says nothing. One that was well and has listened for so long had the stream.
+        well = lease.endpoint.health is Health.UP and error.code is Code.UNAVAILABLE
+        self._heard = self._heard or (well and lived_ms >= engine.config.start_timeout_ms)
+        if lived_ms >= engine.config.failover_timeout_ms and not self._tape.ended:
+            self._found()  # whatever came before is long over
+        lease.failed(error, now)
+        return error
 
     def _lease(self) -> tuple[Lease | None, ASRError | None]:
         """A place for the next attempt, or why there is none."""
@@ -296,15 +322,12 @@ class _Run:
         """What an event means for what must be kept."""
         tape, story = self._tape, self._story
         kind = type(told)
-        if kind is Partial:
-            if self._lost_at is not None:
-                self._found()
-            return
-        if kind is Progress:
-            if self._lost_at is not None:
-                self._found()
+        if isinstance(told, Partial):
+            self._came_to(told.end_ms)
+        elif kind is Progress:
             processed_ms = story.processed_ms
-            if story.resting and self._options.partials:
+            self._came_to(processed_ms)
+            if story.resting:
                 tape.settle((processed_ms - PAUSE_MARGIN_MS) * BYTES_PER_MS)
             now = self._engine.clock()
             if self._is_steady(now):
@@ -321,9 +344,19 @@ class _Run:
         """Whether the audio comes as it is spoken, and nothing has to be made up for."""
         if now - self._steady_at >= STEADY_S:
             behind_ms = (now - self._began_at) * 1000 - self._tape.end_ms
-            self._steady = self._behind_ms - behind_ms < CATCH_UP_MS * (now - self._steady_at)
+            caught_up_ms = self._behind_ms - behind_ms
+            self._steady = caught_up_ms < CATCH_UP_MS * (now - self._steady_at)
+            if not self._steady:
+                self._replaying_until = max(self._replaying_until, now + caught_up_ms / 1000)
             self._behind_ms, self._steady_at = behind_ms, now
         return self._steady and now >= self._replaying_until
+
+    def _came_to(self, audio_ms: int) -> None:
+        """Results reach as far as this. To hear the same again after a loss is no step forward."""
+        if audio_ms > self._furthest_ms:
+            self._furthest_ms = audio_ms
+            if self._lost_at is not None:
+                self._found()
 
     def _found(self) -> None:
         """The stream has come forward again."""
@@ -348,6 +381,8 @@ class _Run:
         if len(self._history) < MAX_HISTORY:
             self._history.append(error)
         kind = verdict(error)
+        if kind is Verdict.GIVE_UP and self._heard and error.code in (Code.NOT_FOUND, Code.BAD_REQUEST):
+            kind = Verdict.RETRY_ANYWHERE  # it was understood before: a server that restarts has no model for a while
         names = {endpoint.name for endpoint in engine.pool.endpoints}
         if lease is not None:
             self._attempts_failed += 1
@@ -373,7 +408,10 @@ class _Run:
         if lease is None:
             # Nothing can be tried before that: a start that cannot succeed is refused at once.
             return (error.retry_after_ms or 0) <= left_ms if not self._heard else left_ms > 0
-        return left_ms > 0 or not self._tried.keys() >= names
+        everywhere = self._tried.keys() >= names
+        if kind is Verdict.BACK_OFF and everywhere:
+            return (error.retry_after_ms or 0) <= left_ms
+        return left_ms > 0 or not everywhere
 
     def _left_ms(self) -> float:
         config = self._engine.config
@@ -383,9 +421,13 @@ class _Run:
 
     async def _pause(self, error: ASRError, lease: Lease | None) -> None:
         engine = self._engine
-        if lease is not None and self._attempts_failed == 1 and (self._heard or len(engine.pool.endpoints) > 1):
+        elsewhere = len(engine.pool.endpoints) > len(self._tried)
+        pushed_back = verdict(error) is Verdict.BACK_OFF and not elsewhere
+        if lease is not None and self._attempts_failed == 1 and (self._heard or elsewhere) and not pushed_back:
             return
         pause_ms: float = engine.backoff.pause_ms(max(self._attempts_failed, 1))
+        if lease is not None and pushed_back:
+            pause_ms = max(pause_ms, error.retry_after_ms or 0)
         if lease is None:
             # An endpoint that comes back wakes everyone who waits; chance spreads them.
             wait_ms = min(max(error.retry_after_ms or 0, pause_ms, 50), max(self._left_ms(), 0))

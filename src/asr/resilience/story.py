@@ -25,6 +25,9 @@ from asr.events import (
 )
 from asr.transcript import join
 
+SILENT_MS = 10_000
+"""A channel whose last final is so much older than another's has nothing to say."""
+
 _Said = TypeVar("_Said", Partial, Final)
 
 
@@ -143,6 +146,15 @@ class Story:
         gap = self.gap(self.settled_ms, base_ms, GapCause.BUFFER_OVERRUN)
         return [*events, gap] if gap is not None else events
 
+    def end(self) -> list[Event]:
+        """The recognizer ended cleanly. What only one before it had guessed is still open: it becomes final."""
+        events: list[Event] = []
+        for number, channel in sorted(self._channels.items()):
+            if channel.open is not None and channel.caught_up_ms:
+                events.append(self._promote(number, channel, channel.open.end_ms, FinalReason.FAILOVER))
+        self._settle()
+        return events
+
     def give_up(self, end_ms: int, settled_ms: int, reason: FinalReason, cause: GapCause) -> list[Event]:
         """No recognizer is left: what was guessed becomes final, and the rest of the audio a gap.
 
@@ -154,24 +166,25 @@ class Story:
         """
         events: list[Event] = []
         for number, channel in sorted(self._channels.items()):
-            guess, channel.open = channel.open, None
-            if guess is None or not guess.text:
-                continue
-            until_ms = guess.words[-1].end_ms if guess.words else guess.end_ms
-            until_ms = max(min(until_ms, end_ms), channel.settled_ms)
-            start_ms = min(max(guess.start_ms, channel.settled_ms), until_ms)
-            words = guess.words if self._words else ()
-            events.append(
-                Final(
-                    guess.utterance, guess.revision + 1, guess.text, start_ms, until_ms, words, reason=reason,
-                    channel=number,
-                )
-            )  # fmt: skip
-            channel.utterances += 1
-            self._closed(channel, until_ms)
+            if channel.open is not None and channel.open.text:
+                events.append(self._promote(number, channel, end_ms, reason))
+            channel.open = None
         self._settle()
         gap = self.gap(max(self.settled_ms, settled_ms), end_ms, cause)
         return [*events, gap] if gap is not None else events
+
+    def _promote(self, number: int, channel: _Channel, end_ms: int, reason: FinalReason) -> Final:
+        guess = channel.open
+        assert guess is not None
+        until_ms = guess.words[-1].end_ms if guess.words else guess.end_ms
+        until_ms = max(min(until_ms, end_ms), channel.settled_ms)
+        start_ms = min(max(guess.start_ms, channel.settled_ms), until_ms)
+        words = guess.words if self._words else ()
+        channel.utterances = guess.utterance + 1
+        self._closed(channel, until_ms)
+        return Final(
+            guess.utterance, guess.revision + 1, guess.text, start_ms, until_ms, words, reason=reason, channel=number
+        )
 
     def _channel(self, number: int) -> _Channel:
         channel = self._channels.get(number)
@@ -182,15 +195,18 @@ class Story:
     def _partial(self, event: Partial) -> Partial | None:
         channel = self._channel(event.channel)
         told = event if self._first else self._moved(event, channel)
-        if told.end_ms < channel.caught_up_ms:
+        if channel.caught_up_ms and told.end_ms <= channel.caught_up_ms:
             return None
         channel.caught_up_ms = 0
         channel.open = told
         channel.revision = told.revision
         return told if self._words or not told.words else replace(told, words=())
 
-    def _final(self, event: Final) -> Final:
+    def _final(self, event: Final) -> Final | None:
         channel = self._channel(event.channel)
+        if not self._first and event.text and event.end_ms + self._base_ms <= channel.settled_ms:
+            channel.base_utterance -= 1  # another channel's audio was given again, and this one's with it
+            return None
         told = event if self._first else self._moved(event, channel)
         channel.utterances = told.utterance + 1
         self._closed(channel, told.end_ms)
@@ -206,8 +222,10 @@ class Story:
         channel.settled_ms = end_ms
 
     def _settle(self) -> None:
-        if self._channels:
-            self.settled_ms = min(channel.settled_ms for channel in self._channels.values())
+        # A channel that has long been silent holds nothing back.
+        heard = [c.settled_ms for c in self._channels.values()]
+        live = [c.settled_ms for c in self._channels.values() if c.open or c.settled_ms > max(heard) - SILENT_MS]
+        self.settled_ms = max(self.settled_ms, min(live, default=0))
 
     def _moved(self, event: _Said, channel: _Channel) -> _Said:
         base_ms, floor_ms = self._base_ms, channel.settled_ms

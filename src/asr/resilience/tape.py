@@ -18,11 +18,17 @@ class ReplayMemory:
     Attributes:
         max_bytes: the bound.
         used_bytes: what is kept now.
+        streams: how many keep something.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self.used_bytes = 0
+        self.streams = 0
+
+    def is_over(self, kept_bytes: int) -> bool:
+        """Whether a stream that keeps so much must let go of some: there is too much in all, and it has its share."""
+        return self.used_bytes > self.max_bytes and kept_bytes * max(self.streams, 1) > self.max_bytes
 
 
 class Tape:
@@ -38,6 +44,7 @@ class Tape:
         """`max_bytes` are kept at most; `memory` is shared with other streams."""
         self._max_bytes = max_bytes
         self._memory = memory
+        memory.streams += 1
         self._items: deque[AudioInput] = deque()
         self._first = 0  # running number of the first item that is kept
         self._head_bytes = 0  # where it begins
@@ -91,7 +98,7 @@ class Tape:
         self.end_bytes += size
         memory = self._memory
         memory.used_bytes += size
-        if self.end_bytes - self._head_bytes > self._max_bytes or memory.used_bytes > memory.max_bytes:
+        if self.kept_bytes > self._max_bytes or memory.is_over(self.kept_bytes):
             self._overflow()
 
     def settle(self, until_bytes: int) -> None:
@@ -109,6 +116,7 @@ class Tape:
     def forget(self) -> None:
         """The stream is over."""
         self._memory.used_bytes -= self.kept_bytes
+        self._memory.streams -= 1
         self._head_bytes = self.end_bytes
         self._first += len(self._items)
         self._items.clear()
@@ -138,9 +146,7 @@ class Tape:
 
     def _overflow(self) -> None:
         memory = self._memory
-        while len(self._items) > 1 and (
-            self.end_bytes - self._head_bytes > self._max_bytes or memory.used_bytes > memory.max_bytes
-        ):
+        while len(self._items) > 1 and (self.kept_bytes > self._max_bytes or memory.is_over(self.kept_bytes)):
             if isinstance(self._items[0], EndUtterance):
                 self._flushes_kept -= 1
             self._drop()
