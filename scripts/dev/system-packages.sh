@@ -6,6 +6,7 @@
 #   system-packages.sh browser   a Chromium that tests can drive; prints where it is
 #   system-packages.sh shell     shellcheck
 #   system-packages.sh sounds    sox and flite, which made the clips under tests/fixtures
+#   system-packages.sh clock     libfaketime, which steps a test's clock; prints where it is
 #   system-packages.sh listen    PortAudio, for `riva-gateway listen`
 #
 # Debian and Ubuntu: apt-get, through sudo where needed. Elsewhere it says what to install.
@@ -77,6 +78,18 @@ playwrights_own() {
     [ ! -d "$cache" ] || find "$cache" -path '*/chromium-*' -name chrome -type f | sort -V | tail -n 1
 }
 
+clock() {
+    local found
+    found=$(steppers)
+    [ -n "$found" ] || { install libfaketime && found=$(steppers); }
+    [ -n "$found" ] || fail "libfaketime was installed and is not under /usr/lib"
+    echo "$found"
+}
+
+steppers() {
+    find /usr/lib /usr/lib64 -path '*/faketime/libfaketimeMT.so.1' 2>/dev/null | head -n 1
+}
+
 venv() {
     have "$python" || fail "there is no $python here; install Python 3.11 or newer, or name one: make PYTHON=python3.12"
     local found
@@ -98,6 +111,7 @@ python) venv ;;
 browser) browser ;;
 shell) have shellcheck || install shellcheck ;;
 sounds) if ! have sox || ! have flite; then install sox flite; fi ;;
+clock) clock ;;
 listen) ldconfig -p 2>/dev/null | grep -q libportaudio || install libportaudio2 ;;
-*) fail "usage: $0 base|python|browser|shell|sounds|listen" ;;
+*) fail "usage: $0 base|python|browser|shell|sounds|clock|listen" ;;
 esac

@@ -1,6 +1,6 @@
 """Who may have a stream: one budget for the whole gateway, shared fairly between those who ask.
 
-Pure: it knows no loop, clock or randomness of its own. Every face asks here before it does anything dear, so a
+Pure: it knows no loop; clock and randomness are arguments. Every face asks here before it does anything dear, so a
 refusal costs next to nothing and the streams that run are not slowed by those that cannot.
 """
 
@@ -16,6 +16,9 @@ FULL_RETRY_MS = 4_000
 """Streams last minutes, and there are many: a place is likely to become free within seconds."""
 SHARE_RETRY_MS = 10_000
 """A caller that is over its share has to end a stream of its own first."""
+WAITING_S = 15.0
+"""Who found no place at all counts for so long as one who wants a share: longer than it is told to stay away."""
+MAX_WAITING = 1_000
 DRAINING_RETRY_MS = 2_000
 """A load balancer needs about so long to send callers elsewhere."""
 
@@ -49,6 +52,7 @@ class Admission:
         reserve_percent: of the places, those that are kept for callers who have less than their share.
         max_streams_per_key: places that one principal may have at a time; 0 for no such bound.
         engine_refusal: why the engine would refuse a further stream right now, or None; see `Engine.refusal`.
+        clock: seconds.
 
     Attributes:
         max_streams: as given.
@@ -61,6 +65,7 @@ class Admission:
         max_streams: int,
         *,
         random: Callable[[], float],
+        clock: Callable[[], float],
         reserve_percent: int = 10,
         max_streams_per_key: int = 0,
         engine_refusal: Callable[[], ASRError | None] = lambda: None,
@@ -72,7 +77,9 @@ class Admission:
         self._reserve = max_streams * reserve_percent // 100
         self._max_per_key = max_streams_per_key
         self._engine_refusal = engine_refusal
+        self._clock = clock
         self._held: dict[str, int] = {}
+        self._waiting: dict[str, float] = {}  # until when, by those who have no place and found none
         self._in_use = 0
         self._draining = False
 
@@ -107,6 +114,7 @@ class Admission:
         if error is not None:
             self.refused[error.code] += 1
             raise error
+        self._waiting.pop(principal, None)
         self._held[principal] = self._held.get(principal, 0) + 1
         self._in_use += 1
         self.admitted += 1
@@ -129,21 +137,22 @@ class Admission:
         if self._draining:
             return self.going_down()
         free = self.max_streams - self._in_use
+        mine = self._held.get(principal, 0)
         if free <= 0:
+            if not mine:
+                self._wait(principal)
             return self.later(
                 Code.OVERLOADED,
                 f"All {self.max_streams} streams of this gateway are in use. Try again in a moment.",
                 FULL_RETRY_MS,
             )
-        mine = self._held.get(principal, 0)
         if self._max_per_key and mine >= self._max_per_key:
             return self.later(
                 Code.RATE_LIMITED,
                 f"{self._max_per_key} streams at a time are allowed to one caller. End one before you open another.",
                 SHARE_RETRY_MS,
             )
-        callers = len(self._held) + (mine == 0)
-        if free <= self._reserve and mine * callers >= self.max_streams:
+        if free <= self._reserve and mine * self._callers(principal) >= self.max_streams:
             return self.later(
                 Code.RATE_LIMITED,
                 f"This gateway is nearly full, and you have your share of it ({mine} streams). The last places are "
@@ -154,6 +163,19 @@ class Admission:
         if error is None:
             return None
         return self.later(error.code, error.message, max(error.retry_after_ms or 0, FULL_RETRY_MS))
+
+    def _wait(self, principal: str) -> None:
+        self._waiting.pop(principal, None)
+        self._waiting[principal] = self._clock() + WAITING_S
+        if len(self._waiting) > MAX_WAITING:
+            del self._waiting[next(iter(self._waiting))]
+
+    def _callers(self, principal: str) -> int:
+        """Those who want a share: who has places, who found none of late, and who asks."""
+        now = self._clock()
+        while self._waiting and next(iter(self._waiting.values())) <= now:
+            del self._waiting[next(iter(self._waiting))]
+        return len(self._held) + len(self._waiting) + (principal not in self._held and principal not in self._waiting)
 
     def _take_back(self, principal: str) -> None:
         self._in_use -= 1

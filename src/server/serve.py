@@ -9,6 +9,7 @@ import random
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -91,6 +92,7 @@ async def serve(
     admission = Admission(
         settings.max_streams,
         random=random.random,
+        clock=time.monotonic,
         reserve_percent=settings.fair_share_reserve_percent,
         max_streams_per_key=settings.max_streams_per_key,
         engine_refusal=engine.refusal,

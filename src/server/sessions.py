@@ -161,7 +161,7 @@ class Sessions:
                 socket.send_now(message)
             await socket.close(code, reason)
             return
-        await self._open(socket, first, keep_place(), connected_at)
+        await self._open(socket, first, keep_place, connected_at)
 
     def drain(self, deadline_ms: int) -> None:
         """The server goes down: bring every session to its end. Those without a client end at once."""
@@ -192,7 +192,9 @@ class Sessions:
         finally:
             self._newcomers.discard(patience)
 
-    async def _open(self, socket: Socket, first: Incoming, place: Place | None, connected_at: float) -> None:
+    async def _open(
+        self, socket: Socket, first: Incoming, keep_place: Callable[[], Place | None], connected_at: float
+    ) -> None:
         session_id, token = self._new_id(), self._new_token()
         core = NativeConversation(self._setup, session_id, token)
         line = self._open_line(core)
@@ -201,7 +203,7 @@ class Sessions:
         session = Session(session_id, core, line, driver, keys, self._observer)
         line.on_lost = lambda window_ms: self._observer.lost(session_id, socket.peer, window_ms)
         self._sessions[session_id] = session
-        task = asyncio.create_task(self._live(session, place), name=f"session {session_id}")
+        task = asyncio.create_task(self._live(session, keep_place()), name=f"session {session_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         if self._drain_ms is not None:

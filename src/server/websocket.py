@@ -130,6 +130,7 @@ class WebSocket(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._protocol = ServerProtocol(subprotocols=None, extensions=None, max_size=None)
         self._route: Route | None = None
+        self._address = self._peer = "unknown"
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._inbox: deque[Incoming] = deque()
         self._inbox_bytes = 0
@@ -156,8 +157,7 @@ class WebSocket(asyncio.Protocol):
     @property
     def peer(self) -> str:
         """The client's address and port."""
-        name = self._transport.get_extra_info("peername")
-        return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unknown"
+        return self._peer
 
     @property
     def close_received(self) -> int | None:
@@ -264,6 +264,7 @@ class WebSocket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take over from the HTTP side."""
         self._transport = cast(asyncio.Transport, transport)
+        self._address, self._peer = _address_of(transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         sock: socket.socket | None = transport.get_extra_info("socket")
         if sock is not None:
@@ -336,9 +337,7 @@ class WebSocket(asyncio.Protocol):
             paths = ", ".join(sorted(door.routes))
             self._refuse(HTTPStatus.NOT_FOUND, f"There is no WebSocket at this path. There is one at: {paths}.\n")
             return
-        peername = self._transport.get_extra_info("peername")
-        address = str(peername[0]) if isinstance(peername, tuple) else "unknown"
-        self.principal = principal_of(request.headers.raw_items(), address)
+        self.principal = principal_of(request.headers.raw_items(), self._address)
         try:
             self._admit(route)
         except ASRError as error:
@@ -493,6 +492,15 @@ class WebSocket(asyncio.Protocol):
             self._protocol.send_ping(b"")
             self._flush()
             self._ping = self._loop.call_later(self._door.ping_interval_s, self._send_ping)
+
+
+def _address_of(transport: asyncio.BaseTransport) -> tuple[str, str]:
+    """The client's address, alone and with its port; asked once: a connection that is lost cannot tell it any more."""
+    try:
+        name = transport.get_extra_info("peername")
+    except (OSError, ValueError):
+        name = None
+    return (str(name[0]), f"{name[0]}:{name[1]}") if isinstance(name, tuple) else ("unknown", "unknown")
 
 
 async def _say_no(route: Route, error: ASRError, websocket: WebSocket) -> None:

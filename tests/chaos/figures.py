@@ -88,4 +88,6 @@ def figures_table(figures: Sequence[dict[str, Any]]) -> str:
 
 
 def _short(value: float) -> str:
+    if math.isinf(value):
+        return "never"
     return f"{value:.0f}" if value == round(value) or abs(value) >= 100 else f"{value:.2f}"

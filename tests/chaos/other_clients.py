@@ -43,7 +43,9 @@ async def end_dialect(port: int, script: Script, *, patience_s: float) -> Record
             record.close_code = websocket.close_code or 1006
     except TimeoutError:
         record.hung = True
-    except (ConnectionClosed, OSError):
+    except ConnectionClosed as closed:  # while it sent
+        record.close_code = closed.rcvd.code if closed.rcvd else 1006
+    except OSError:
         record.close_code = 1006
     record.ended_at = now()
     return record

@@ -102,7 +102,9 @@ class Raw:
         return int(self.head.split()[1])
 
     async def send(self, data: bytes) -> None:
-        """Bytes, as they are. Waits while the server does not read."""
+        """Bytes, as they are. Waits while the server does not read; does nothing where the connection has ended."""
+        if self._writer.transport.is_closing():
+            return
         with contextlib.suppress(ConnectionError):
             self._writer.write(data)
             await self._writer.drain()

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from chaos.figures import figures_table, load_figures
 from chaos.play import RESULTS
 
 BEGIN, END = "<!-- chaos:begin -->", "<!-- chaos:end -->"
@@ -89,6 +90,8 @@ def main() -> None:
     if not gateway:
         sys.exit("There are no results yet: run the tests in tests/chaos first.")
     text = table(gateway, load("relay") if chosen.relay else None)
+    if figures := load_figures():
+        text += f"\n\n{figures_table(figures)}"
     if chosen.document is None:
         sys.stdout.write(text + "\n")
     else:

@@ -108,7 +108,7 @@ class Scene:
     def fail(self, text: str) -> None:
         """Something is not as promised."""
         if len(self.outcome.failures) < 12:
-            self.outcome.failures.append(text[:400])
+            self.outcome.failures.append(text[:3_000])
 
     def check(self, good: bool, text: str) -> None:
         """`text` is a failure, unless `good`."""
@@ -212,9 +212,9 @@ class Scene:
     def read_log(self, gateway: GatewayProcess) -> None:
         """No exception is in it."""
         log = gateway.log()
-        if "Traceback" in log or '"exception"' in log:
-            line = next(line for line in log.splitlines() if "Traceback" in line or '"exception"' in line)
-            self.fail(f"an exception in the log: {line[-400:]}")
+        places = [at for mark in ("Traceback", '"exception"') if (at := log.find(mark)) >= 0]
+        if places:
+            self.fail(f"an exception in the log: {log[max(min(places) - 300, 0) : min(places) + 2_500]}")
 
 
 async def play(row: Row, seed: int) -> Outcome:

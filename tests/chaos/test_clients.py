@@ -11,11 +11,13 @@ import os
 import pytest
 
 from chaos.client_rows import CLIENT_ROWS
+from chaos.crowd_rows import CROWD_ROWS
+from chaos.input_rows import INPUT_ROWS
 from chaos.play import Outcome, seed
 from chaos.resume_rows import RESUME_ROWS
 from chaos.scene import Row, play_all
 
-ROWS = (*CLIENT_ROWS, *RESUME_ROWS)
+ROWS = (*CLIENT_ROWS, *RESUME_ROWS, *INPUT_ROWS, *CROWD_ROWS)
 PARALLEL = 4
 
 
@@ -38,3 +40,10 @@ def test_client(row: Row, outcomes: dict[str, Outcome]) -> None:
     outcome = outcomes[row.number]
     print(f"seed {outcome.seed}, row {row.number} ({row.fault}): {outcome}")  # noqa: T201 - replay needs the seed
     assert not outcome.failures, "\n".join(outcome.failures)
+
+
+def test_every_row_is_there_once() -> None:
+    numbers = [row.number for row in ROWS]
+    assert len(set(numbers)) == len(numbers)
+    assert {int(number.rstrip("ab")) for number in numbers} == {*range(37, 54), 65}
+    assert all(row.why or not row.settings for row in ROWS)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +14,13 @@ from chaos.behaviour import Behaviour
 from chaos.clients import Record, Script, native
 from chaos.figures import Figure, percentile
 from chaos.gateway_process import GatewayProcess
-from chaos.knocks import Doors, Told, crowd
+from chaos.knocks import Doors, Told, crowd, readyz
 from chaos.numbered import word
 from chaos.play import seed
 from chaos.standin import StandIn
 
 PLACES = 10
-FRAMES = 60
+FRAMES = 45
 WHOLE_FRAME = {"min_chunk": 3_200, "max_chunk": 3_200}
 SLACK_MS = 25.0
 """What two busy cores may add to a latency of some milliseconds."""
@@ -45,7 +43,7 @@ def latencies_ms(record: Record) -> list[float]:
 
 
 async def full_house(gateway: GatewayProcess, doors: Doors, first: int, knockers: int) -> tuple[list[Record], Told]:
-    """Every place is taken, for six seconds, and so many others knock."""
+    """Every place is taken, for some seconds, and so many others knock."""
     scripts = [Script(first + n, FRAMES, **WHOLE_FRAME) for n in range(PLACES)]
     talking = asyncio.gather(*(native(gateway.port, script, patience_s=PATIENCE_S) for script in scripts))
     await asyncio.sleep(0.5)
@@ -76,7 +74,7 @@ async def test_callers_beyond_the_limit() -> None:
                 figure.add("without the crowd", usual, unit="ms")
                 bad = [r for r in records if not r.whole or not r.verdict().faultless]
                 figure.add("admitted streams dropped or spoilt", len(bad), 0)
-                figure.add("refusals", len(told.times_ms), 8 * times, least=True)
+                figure.add("refusals", len(told.times_ms), 5 * times, least=True)
                 figure.add("refusal p99", percentile(told.times_ms, 99), 100, "ms")
                 figure.add("refusals without the right code or a time to come again", len(told.wrong), 0)
                 figure.add("admitted beyond the limit", told.admitted, 0)
@@ -120,10 +118,11 @@ async def test_a_second_key_gets_its_share() -> None:
         clock = asyncio.get_running_loop().time
         until = clock() + 9.0
         greedy: list[bool] = []
+        small = asyncio.Event()
 
         async def hammer(number: int) -> None:
             await asyncio.sleep(number * 0.02)
-            while clock() < until:
+            while clock() < until and not small.is_set():
                 greedy.append(await keyed(gateway.port, "greedy", 20))
                 await asyncio.sleep(0.3)
 
@@ -139,8 +138,9 @@ async def test_a_second_key_gets_its_share() -> None:
         figure.demand(whole, f"the second key was refused {tries} times in {got_in_s:.0f} s")
         figure.add("tries of the second key", tries, 4)
         figure.add("until its stream was done", got_in_s, 6, "s")
+        small.set()
         await hammering
-        figure.add("streams of the first key meanwhile", greedy.count(True), 20, least=True)
+        figure.add("streams of the first key meanwhile", greedy.count(True), 10, least=True)
     figure.settle()
 
 
@@ -161,6 +161,7 @@ class Season:
         return [r for r in self.records if r.begun_at > begun + LATE_S and not r.http_status and not r.errors]
 
 
+MAX_LAG_MS = 400
 LATE_S = 14.0
 """When a limit should have been found."""
 KNEE = Behaviour(lag_free_streams=6, lag_s=0.03)
@@ -171,24 +172,18 @@ async def season(adaptive: str) -> Season:
     """A new caller every 0.6 s, who stays for ten seconds: nearly twice what the recognizer can carry."""
     async with (
         StandIn(KNEE) as upstream,
-        GatewayProcess(upstream.endpoint, RIVA_ADAPTIVE_LIMIT=adaptive, RIVA_MAX_LAG_MS="400") as gateway,
+        GatewayProcess(upstream.endpoint, RIVA_ADAPTIVE_LIMIT=adaptive, RIVA_MAX_LAG_MS=str(MAX_LAG_MS)) as gateway,
     ):
 
         async def come(number: int) -> Record:
             await asyncio.sleep(number * 0.6)
             return await native(gateway.port, Script(number, 100, **WHOLE_FRAME), patience_s=PATIENCE_S)
 
-        coming = asyncio.gather(*map(come, range(50)))
-        await asyncio.sleep(26)
-        status = await asyncio.to_thread(_readyz, gateway.port)
+        coming = asyncio.gather(*map(come, range(40)))
+        await asyncio.sleep(23)
+        status = await asyncio.to_thread(readyz, gateway.port)
         records = await coming
         return Season(records, status["endpoints"][0], (await upstream.state())["peak"])
-
-
-def _readyz(port: int) -> dict[str, Any]:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=10) as answer:
-        found: dict[str, Any] = json.loads(answer.read())
-    return found
 
 
 @pytest.mark.slow
@@ -200,9 +195,9 @@ async def test_it_finds_the_limit_of_a_recognizer_that_only_gets_slower() -> Non
         "stand-in that lags with more than 9 streams; 16 callers at a time; a lag of 400 ms is allowed",
     )  # fmt: skip
     p95 = percentile([ms for r in found.late() for ms in latencies_ms(r)], 95)
-    figure.add("latency p95 of those admitted", p95, 800, "ms")
+    figure.add("latency p95 of those admitted", p95, 5 * MAX_LAG_MS, "ms")
     figure.add("without the adaptive limit", percentile([ms for r in without.late() for ms in latencies_ms(r)], 95),
-               p95 * 2, "ms", least=True)  # fmt: skip
+               5 * p95, "ms", least=True)  # fmt: skip
     figure.add("limit found", found.endpoint["limit"] or 0, 12)
     figure.add("limit found", found.endpoint["limit"] or 0, 5, least=True)
     figure.add("served", len([r for r in found.records if r.whole]), 20, least=True)

@@ -49,7 +49,7 @@ async def face(
 ) -> AsyncIterator[str]:
     """A server with the face on a free port; afterwards no stream of the engine is left open."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-    admission = admission or Admission(100, random=lambda: 0.5)
+    admission = admission or Admission(100, random=lambda: 0.5, clock=time.monotonic)
     registered = add_riva_face(server, engine, admission, **setup)
     if made is not None:
         made.append(registered)
@@ -517,7 +517,10 @@ async def test_a_long_failure_keeps_its_status() -> None:
 
 async def test_more_streams_than_there_are_places_are_refused() -> None:
     engine = WordEngine()
-    async with face(engine, admission=Admission(1, random=lambda: 0.5)) as target, stub(target) as client:
+    async with (
+        face(engine, admission=Admission(1, random=lambda: 0.5, clock=time.monotonic)) as target,
+        stub(target) as client,
+    ):
         call = client.StreamingRecognize(timeout=LIMIT_S)
         await call.write(config())
         await call.initial_metadata()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -69,7 +70,10 @@ def connect(transport: Transport, door: WebSocketDoor, request: bytes = HANDSHAK
 
 def opened(transport: Transport) -> WebSocket:
     door = WebSocketDoor(
-        {"/echo": Route(listen)}, admission=Admission(2, random=lambda: 0.5), max_connections=2, idle_ms=30_000
+        {"/echo": Route(listen)},
+        admission=Admission(2, random=lambda: 0.5, clock=time.monotonic),
+        max_connections=2,
+        idle_ms=30_000,
     )
     websocket = connect(transport, door)
     assert transport.written[0].startswith(b"HTTP/1.1 101")
@@ -117,7 +121,10 @@ async def test_empty_fragments_are_not_kept(socket: Transport) -> None:
 )
 async def test_a_bad_handshake_gets_an_answer(request_: bytes, socket: Transport) -> None:
     websocket = WebSocketDoor(
-        {"/echo": Route(listen)}, admission=Admission(2, random=lambda: 0.5), max_connections=2, idle_ms=30_000
+        {"/echo": Route(listen)},
+        admission=Admission(2, random=lambda: 0.5, clock=time.monotonic),
+        max_connections=2,
+        idle_ms=30_000,
     ).protocol_factory(0, 0, 0)
     websocket.connection_made(socket)
     websocket.data_received(request_)
@@ -131,7 +138,7 @@ def door_with(admission: Admission, **route: Any) -> WebSocketDoor:
 
 
 def full() -> Admission:
-    admission = Admission(1, random=lambda: 0.5)
+    admission = Admission(1, random=lambda: 0.5, clock=time.monotonic)
     admission.admit("somebody")
     return admission
 
@@ -201,7 +208,7 @@ async def test_who_returns_needs_no_place_of_its_own(socket: Transport) -> None:
 
 
 async def test_a_place_lasts_as_long_as_the_connection(socket: Transport) -> None:
-    admission = Admission(2, random=lambda: 0.5)
+    admission = Admission(2, random=lambda: 0.5, clock=time.monotonic)
     websocket = connect(socket, door_with(admission))
     assert admission.in_use_by == {"address unknown": 1}
     websocket.connection_lost(None)
@@ -211,7 +218,7 @@ async def test_a_place_lasts_as_long_as_the_connection(socket: Transport) -> Non
 
 
 async def test_a_place_that_was_kept_outlives_the_connection(socket: Transport) -> None:
-    admission = Admission(2, random=lambda: 0.5)
+    admission = Admission(2, random=lambda: 0.5, clock=time.monotonic)
     websocket = connect(socket, door_with(admission))
     place = websocket.keep_place()
     websocket.connection_lost(None)
@@ -224,7 +231,7 @@ async def test_a_place_that_was_kept_outlives_the_connection(socket: Transport) 
 
 
 async def test_a_bad_handshake_takes_no_place(socket: Transport) -> None:
-    admission = Admission(2, random=lambda: 0.5)
+    admission = Admission(2, random=lambda: 0.5, clock=time.monotonic)
     connect(socket, door_with(admission), HANDSHAKE.replace(b"Version: 13", b"Version: 12"))
     assert admission.in_use == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -13,11 +14,18 @@ from server.admission import FULL_RETRY_MS, SHARE_RETRY_MS, Admission, Place
 
 
 def places(
-    max_streams: int, *, reserve: int = 0, per_key: int = 0, random: float = 0.5, engine: ASRError | None = None
+    max_streams: int,
+    *,
+    reserve: int = 0,
+    per_key: int = 0,
+    random: float = 0.5,
+    engine: ASRError | None = None,
+    clock: Callable[[], float] = lambda: 0.0,
 ) -> Admission:
     return Admission(
         max_streams,
         random=lambda: random,
+        clock=clock,
         reserve_percent=reserve,
         max_streams_per_key=per_key,
         engine_refusal=lambda: engine,
@@ -158,3 +166,16 @@ def test_a_newcomer_always_finds_the_reserve_free(total: int, reserve: int, gree
         got = attempt(admission, "greedy")
         assert isinstance(got, Place) or got.code is Code.RATE_LIMITED
     admission.admit("newcomer")
+
+
+def test_a_caller_who_hammers_makes_room_for_one_who_was_refused() -> None:
+    now = [0.0]
+    admission = places(10, reserve=10, clock=lambda: now[0])
+    greedy = [admission.admit("greedy") for _ in range(10)]
+    assert refused(admission, "newcomer").code is Code.OVERLOADED
+    greedy.pop().release()
+    assert refused(admission, "greedy").code is Code.RATE_LIMITED, "somebody with less waits"
+    assert isinstance(attempt(admission, "newcomer"), Place)
+    greedy.pop().release()
+    now[0] = 3_600.0
+    assert admission.in_use == 9

@@ -282,7 +282,7 @@ class _Run:
         """A place for the next attempt, or why there is none."""
         engine = self._engine
         try:
-            lease = engine.pool.lease(self._options.model, self._avoid, under_way=self._heard)
+            lease = engine.pool.lease(self._options.model, self._avoid, under_way=self._attempts > 0)
         except ASRError as refused:
             return None, refused
         if not self._is_free(lease.endpoint) and not engine.budget.spend(engine.clock()):
@@ -316,6 +316,8 @@ class _Run:
         now = self._engine.clock()
         away_s = now - self._lost_at if self._lost_at is not None else 0.0
         self._replaying_until = now + away_s + replay_ms / 1000
+        self._steady, self._steady_at = False, now
+        self._behind_ms = (now - self._began_at) * 1000 - tape.end_ms
         return events
 
     def _account(self, told: Event, lease: Lease) -> None:

@@ -28,6 +28,7 @@ from server.refusals import GOING_AWAY, NORMAL, TOO_BIG, refusal
 IDLE_ACK_INTERVAL_S = 5.0
 MAX_BAD_MESSAGES = 100
 MAX_OWED = 1000  # finalize and mark messages that wait for their answers
+MAX_NAMED = 20  # unknown fields that are named in warnings; the rest are counted
 
 
 class NativeConversation:
@@ -248,7 +249,10 @@ class NativeConversation:
         self._interim = start.interim
         longest_ms = self._setup.limits.resume_window_ms
         self._window_ms = longest_ms if start.resume_window_ms is None else min(start.resume_window_ms, longest_ms)
-        self._warnings = [f"The field {name!r} is not known here and was ignored." for name in start.unknown()]
+        unknown = start.unknown()
+        self._warnings = [f"The field {name!r} is not known here and was ignored." for name in unknown[:MAX_NAMED]]
+        if len(unknown) > MAX_NAMED:
+            self._warnings.append(f"{len(unknown) - MAX_NAMED} more fields are not known here and were ignored.")
         self._receive = self._while_listening
         self._acked_at = now
         return [Begin(0, self._options)]
