@@ -287,7 +287,7 @@ function ended(mine, problem) {
 // Back to idle, from wherever we are; with a problem it is told, and `again` is offered.
 function quit(error, again) {
   const focused = document.activeElement === el("cancel");
-  const { microphone, wakeLock, file, draining, cancelled, spoken } = active ?? {};
+  const { microphone, wakeLock, session, file, draining, cancelled, spoken } = active ?? {};
   microphone?.close();
   wakeLock?.release();
   active = null;
@@ -299,6 +299,7 @@ function quit(error, again) {
   say(afterwards({ problem, draining, cancelled, spoken, file, doneMs }));
   if (disconnects(problem)) connection("lost", "Disconnected");
   else if (draining) connection("idle", "Offline");
+  else if (problem && session?.state === "ended") connection("idle", "Stopped");
   else connection("ready", "Ready");
   if (problem) report(problem, again);
 }

@@ -81,6 +81,9 @@ const ADVICE = {
   none: "",
 };
 
+const AGAIN = "Try again in";
+const VAGUELY_LATER = /\s*Try again (?:shortly|in a moment)\.\s*$/;
+
 /** A failure in words for people. `kind` is a key of the table above. */
 export class Problem extends Error {
   constructor(kind, facts = {}) {
@@ -100,13 +103,16 @@ export class ServerProblem extends Error {
     this.code = message.code;
     this.retryAfterMs = message.retry_after_ms ?? null;
     this.title = message.fatal ? "The server ended the session" : "The server reported a problem";
-    this.advice = [message.message, serverAdvice(message)].filter(Boolean).join(" ");
+    const advice = serverAdvice(message);
+    // When to come back is said once: by the figure where there is one.
+    const words = advice.startsWith(AGAIN) ? message.message.replace(VAGUELY_LATER, "") : message.message;
+    this.advice = [words, advice].filter(Boolean).join(" ");
   }
 }
 
 function serverAdvice({ action, retry_after_ms: wait }) {
   if (action === "wait" || wait) {
-    return wait ? `Try again in ${Math.max(1, Math.round(wait / 1000))} s.` : "Try again in a moment.";
+    return `${AGAIN} ${wait ? `${Math.max(1, Math.round(wait / 1000))} s` : "a moment"}.`;
   }
   return ADVICE[action] ?? "";
 }

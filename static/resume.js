@@ -50,7 +50,7 @@ export class Thread {
     this.connected = false; // the server takes audio
     this.sentBytes = 0; // what is written to the connection
     this.receivedBytes = 0; // what the server has told to have
-    this.coveredBytes = 0; // what need never be sent again: its text is here
+    this.coveredBytes = 0; // what need never be sent again: its text is here, or it is known to get none
     this.baseBytes = 0; // where the server's session begins
     this.baseUtterance = 0;
     this.utterances = 0;
@@ -158,7 +158,11 @@ export class Thread {
       this.lastSeq = message.seq;
     }
     const moved = this.#moved(message);
-    if (moved.type === "final") this.#covered(moved.end_ms * BYTES_PER_MS);
+    if (moved.type === "partial") this.openMs = moved.start_ms;
+    else if (moved.type === "final") {
+      this.openMs = null;
+      this.#covered(moved.end_ms * BYTES_PER_MS);
+    } else if (moved.type === "gap") this.#missed(moved);
     else if (moved.type === "summary" && !message.discarded_ms) this.#covered((moved.audio_ms ?? 0) * BYTES_PER_MS);
     else if (moved.type === "ack") {
       this.receivedBytes = Math.max(this.receivedBytes, this.baseBytes + (message.received_bytes ?? 0));
@@ -174,8 +178,24 @@ export class Thread {
     return { type: "ack", seq: this.lastSeq };
   }
 
+  // No final will ever cover a gap: it counts like one, once an utterance that is open before it is final.
+  #missed({ start_ms, end_ms }) {
+    const open = this.openMs !== null && this.openMs < start_ms;
+    if (open && start_ms * BYTES_PER_MS > this.coveredBytes) {
+      this.gapAhead = [start_ms, end_ms];
+      return;
+    }
+    if (this.openMs !== null && this.openMs < end_ms) this.openMs = null;
+    this.#covered(end_ms * BYTES_PER_MS);
+  }
+
   #covered(bytes) {
     this.coveredBytes = Math.max(this.coveredBytes, Math.min(bytes, this.kept.endBytes));
+    if (this.gapAhead && this.gapAhead[0] * BYTES_PER_MS <= this.coveredBytes) {
+      const end = this.gapAhead[1] * BYTES_PER_MS;
+      this.gapAhead = null;
+      this.#covered(end);
+    }
     this.kept.release(Math.min(this.coveredBytes, this.sentBytes));
   }
 
@@ -196,6 +216,8 @@ export class Thread {
 
   #forget() {
     this.id = this.token = null;
+    this.openMs = null; // where the utterance that is open began
+    this.gapAhead = null; // a gap behind it: from, to
     this.lastSeq = this.ackedSeq = 0;
   }
 }

@@ -11,7 +11,7 @@ export const GOING_ON = {
 const QUIET = "Hardly any sound arrives. Check that the right microphone is chosen and not muted.";
 const STATUS = {
   degraded: "The recognizer is slow just now. Nothing is lost.",
-  failing_over: "Another recognizer takes over. Your words are kept.",
+  failing_over: "The recognizer was lost. Looking for another; your words are kept.",
   recovered: "A recognizer listens again, from where the last one stopped.",
   throttled: "The recognizer is full. Your words are kept until it has room.",
   draining: "The server is about to restart. Go on: your words are kept.",

@@ -107,6 +107,12 @@ class Conversations:
         for driver in list(self._running):
             driver.drain(deadline_ms)
 
+    def give_up(self) -> None:
+        """The time for that is nearly over: tell those who still wait what is lost."""
+        self._sessions.give_up()
+        for driver in list(self._running):
+            driver.give_up()
+
     async def aclose(self) -> None:
         """End what is left: sessions without a connection."""
         await self._sessions.aclose()

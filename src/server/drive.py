@@ -29,6 +29,7 @@ from server.sockets import Incoming, Oversized, Socket
 log = structlog.get_logger("server.drive")
 
 ENGINE_CLOSE_TIMEOUT_S = 5.0
+MESSAGES_PER_TURN = 32
 LONGEST_SLEEP_S = 3600.0
 
 
@@ -184,10 +185,20 @@ class Driver:
         if self._line.socket is None:
             self._line.end()
 
+    def give_up(self) -> None:
+        """The time of a drain is over: what is not recognized by now is told as lost."""
+        if not self._over.done():
+            text = "The gateway had to go down before the recognizer was done. Connect again."
+            self._tell(self._core.refused, ASRError(Code.UNAVAILABLE, text))
+
     # The pumps ------------------------------------------------------------------------------------
 
     async def _read(self, socket: Socket, message: Incoming, proven: Callable[[], None] | None) -> None:
+        count = 0
         while True:
+            count += 1
+            if count % MESSAGES_PER_TURN == 0:
+                await asyncio.sleep(0)  # a flood of small messages is there at once: others have their turn too
             if self._ahead.full and not await self._room(socket):
                 return
             if message is None:

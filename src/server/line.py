@@ -117,8 +117,10 @@ class Line:
         self.socket = None
         self._stop_pump()
         code = socket.close_received
-        # A client that takes its leave does not come back; one that answers our own close has read everything.
-        self._wait(0 if code in (NORMAL, GOING_AWAY) or (self._ending and code is not None) else self.window_ms)
+        # A client that takes its leave does not come back; one that answers our own close has read everything. One
+        # that closes while ours is on its way has not.
+        answered = self._ending is not None and code == self._ending[0]
+        self._wait(0 if code in (NORMAL, GOING_AWAY) or answered else self.window_ms)
 
     def drop(self, error: ASRError) -> None:
         """Close the present connection with `error`; the conversation waits for another."""

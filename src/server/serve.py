@@ -157,7 +157,10 @@ async def _drain(
         grpc_side.face.drain()
         grpc_stop = asyncio.create_task(grpc_side.server.stop(settings.drain_timeout_ms / 1000))
     await conversations.drain(settings.drain_timeout_ms)
+    # A last second is for those whose recognizer is stuck: they are told what is lost.
+    last_words = loop.call_at(due - min(1.0, settings.drain_timeout_ms / 4000), conversations.give_up)
     await listener.close(max(due - loop.time(), 0))
+    last_words.cancel()
     if grpc_stop is not None:
         await grpc_stop
 

@@ -172,6 +172,11 @@ class Sessions:
         for session in list(self._sessions.values()):
             session.driver.drain(deadline_ms)
 
+    def give_up(self) -> None:
+        """The time of a drain is nearly over: tell every client what is lost."""
+        for session in list(self._sessions.values()):
+            session.driver.give_up()
+
     async def aclose(self) -> None:
         """End every session at once."""
         for task in self._tasks:

@@ -44,4 +44,4 @@ async def test_a_fault_shows_on_the_measure() -> None:
         assert not record.hung
         assert not record.whole
         assert record.errors
-        assert record.verdict().lost > 10
+        assert record.verdict().gapped > 10

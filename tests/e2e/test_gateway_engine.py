@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket as socket_module
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -26,6 +28,7 @@ from asr.engines.gateway import GatewayEngine
 from asr.errors import ASRError, Code
 from asr.events import Event, Final, Flushed, Partial, Progress
 from asr.options import Diarization, Endpointing, Options, Phrase
+from asr.session.address import connection_error
 from server.certificates import local_certificate
 from word_engine import WordEngine
 
@@ -109,6 +112,12 @@ async def failure(engine: GatewayEngine, audio: AsyncIterator[AudioInput] | None
     with pytest.raises(ASRError) as caught:
         await collect(engine, audio or speech.chunks(bytes(3200)))
     return caught.value
+
+
+def certificate_fault(words: str) -> ssl.SSLCertVerificationError:
+    error = ssl.SSLCertVerificationError(words)
+    error.verify_code, error.verify_message = 62, words
+    return error
 
 
 def stays(events: list[Any]) -> Handler:
@@ -464,6 +473,44 @@ async def test_leaving_early_lets_the_far_side_go() -> None:
         async with asyncio.timeout(PATIENCE_S):
             await gone.wait()
     assert asyncio.all_tasks() == tasks
+
+
+async def test_leaving_does_not_wait_for_audio_that_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asr.engines.gateway.LET_GO_S", 0.1)
+    partial = {"type": "partial", "utterance_id": "u0", "revision": 1, "text": "a", "start_ms": 0, "end_ms": 5}
+    released = asyncio.Event()
+
+    async def stubborn() -> AsyncIterator[AudioInput]:
+        yield bytes(320)
+        while not released.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await released.wait()
+
+    tasks = asyncio.all_tasks()
+    async with far(stays([partial])) as engine:
+        events = engine.stream(stubborn(), Options())
+        assert isinstance(await anext(events), Partial)
+        async with asyncio.timeout(PATIENCE_S):
+            await events.aclose()
+        released.set()
+    async with asyncio.timeout(PATIENCE_S):
+        while asyncio.all_tasks() - tasks:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(113, "Connect call failed ('10.0.0.5', 8443)"),
+        OSError("Multiple exceptions: [Errno 111] Connect call failed ('10.0.0.5', 8443)"),
+        socket_module.gaierror(-2, "gw.internal: Name or service not known"),
+        certificate_fault("Hostname mismatch, certificate is not valid for 'gw.internal'."),
+    ],
+)
+def test_no_failure_to_connect_tells_an_address(error: OSError) -> None:
+    message = connection_error(error).message
+    assert not any(secret in message for secret in ("10.0.0.5", "8443", "gw.internal"))
+    assert message.endswith(".")
 
 
 async def test_closing_the_engine_ends_its_streams() -> None:

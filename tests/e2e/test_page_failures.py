@@ -60,14 +60,22 @@ async def test_a_server_lost_while_speaking_leaves_the_text_and_offers_to_go_on(
 
 
 async def test_the_servers_own_error_is_shown_with_what_to_do(browser: Browser) -> None:
+    talks: list[Talk] = []
+
     async def script(talk: Talk) -> None:
+        talks.append(talk)
+        if len(talks) == 2:
+            await talk.ready()
+            await talk.final("up again")
+            await goodbye(talk)
+            return
         await talk.say(
             "error", code="bad_request", message="A small mistake.", fatal=False, retryable=False, action="none"
         )
         await talk.say(
             "error",
             code="unavailable",
-            message="All recognizers are down.",
+            message="All recognizers are down. Try again shortly.",
             fatal=True,
             action="wait",
             retry_after_ms=4000,
@@ -77,13 +85,21 @@ async def test_the_servers_own_error_is_shown_with_what_to_do(browser: Browser) 
     async with Opened(browser, script) as seen:
         page = seen.page
         await page.click("#talk")
-        await expect(page.locator(".notice[data-tone=problem]")).to_contain_text(
-            "All recognizers are down. Try again in 4 s."
+        await expect(page.locator(".notice[data-tone=problem] .notice-words")).to_have_text(
+            "The server ended the sessionAll recognizers are down. Try again in 4 s."
         )
         await expect(page.locator(".notice[data-tone=warning]")).to_contain_text("A small mistake.")
         await idle(page)
+        await expect(page.locator("#connection")).to_have_text("Stopped")
+        await expect(page.locator("#connection")).to_have_attribute("data-state", "idle")
         await page.get_by_role("button", name="Dismiss: The server ended the session").click()
         await expect(page.locator(".notice[data-tone=problem]")).to_have_count(0)
+        await expect(page.locator("#connection")).to_have_text("Stopped")
+        await page.click("#talk")
+        await expect(page.locator("#connection")).to_have_text("Live")
+        await page.click("#talk")
+        await idle(page)
+        await expect(page.locator("#connection")).to_have_text("Ready")
         seen.assert_clean()
 
 

@@ -364,3 +364,24 @@ async def test_a_files_own_rate_is_read_from_its_header(page: Page) -> None:
         }"""
     )
     assert rates == [44_100, 22_050, 48_000, 48_000, 48_000]
+
+
+async def test_when_to_come_back_is_said_once(page: Page) -> None:
+    down = "The recognizer is down."
+    for message, wait_ms, shown in (
+        (f"{down} Try again shortly.", 1_300, f"{down} Try again in 1 s."),
+        (f"{down} Try again in a moment.", 4_000, f"{down} Try again in 4 s."),
+        (f"{down} Try again shortly.", None, f"{down} Try again in a moment."),
+        (down, 4_000, f"{down} Try again in 4 s."),
+        ("Try again shortly. It is busy.", 4_000, "Try again shortly. It is busy. Try again in 4 s."),
+        ("Try again in a moment.", 200, "Try again in 1 s."),
+    ):
+        said = {"message": message, "code": "unavailable", "action": "wait", "retry_after_ms": wait_ms, "fatal": True}
+        advice = await page.evaluate(
+            """async (said) => {
+              const { ServerProblem } = await import("/problems.js");
+              return new ServerProblem(said).advice;
+            }""",
+            said,
+        )
+        assert advice == shown

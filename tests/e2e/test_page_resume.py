@@ -397,7 +397,7 @@ async def test_what_the_recognizer_goes_through_is_said_in_plain_words(browser: 
         here.gateway.sessions[0].words = 10_000  # it says nothing of its own any more
         for state, words, pill in (
             ("degraded", "The recognizer is slow just now. Nothing is lost.", "Slow"),
-            ("failing_over", "Another recognizer takes over. Your words are kept.", "Switching"),
+            ("failing_over", "The recognizer was lost. Looking for another; your words are kept.", "Switching"),
             ("recovered", "A recognizer listens again, from where the last one stopped.", "Live"),
             ("throttled", "The recognizer is full. Your words are kept until it has room.", "Waiting"),
         ):

@@ -154,6 +154,21 @@ async def test_the_safe_point_counts_where_it_is_later_than_the_last_final(page:
     assert seen[-2:] == [[5, 320], 40 * MS]
 
 
+@pytest.mark.parametrize(("spoken", "begins_ms"), [(False, 40), (True, 20)])
+async def test_a_gap_counts_like_a_final_unless_an_utterance_before_it_is_open(
+    page: Page, spoken: bool, begins_ms: int
+) -> None:
+    partial = {"type": "partial", "seq": 3, "utterance_id": "u1", "start_ms": 20, "end_ms": 28, "text": "y"}
+    missing = {"type": "gap", "seq": 4, "start_ms": 30 if spoken else 20, "end_ms": 40}
+    told = [("take", partial)] if spoken else []
+    steps = [("record", 50), ready(), ("send", None), final(2, 20), *told, ("take", missing), ("restart", None)]
+    seen = await play(page, *steps, ready(), ("get", "baseBytes"))
+    assert seen[-1] == begins_ms * MS
+    if spoken:
+        seen = await play(page, *steps[:-1], final(5, 30, u=1), *steps[-1:], ready(), ("get", "baseBytes"))
+        assert seen[-1] == 40 * MS
+
+
 async def test_a_message_counts_once(page: Page) -> None:
     seen = await play(page, ("record", 50), ready(), ("send", None), final(2, 20), final(2, 20), final(3, 30, u=1))
     assert [message and message["seq"] for message in seen[6:]] == [2, None, 3]

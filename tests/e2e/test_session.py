@@ -64,7 +64,7 @@ class Far:
         self.paths.append(request.path)
         if not self.refusals:
             return None
-        response = socket.respond(HTTPStatus(self.refusals.pop()), "no")
+        response = socket.respond(HTTPStatus(self.refusals.pop()), "The recognizer is down.\n")
         response.headers["Retry-After"] = "1"
         return response
 
@@ -231,6 +231,7 @@ async def test_the_first_connection_is_tried_once() -> None:
         with pytest.raises(ASRError) as caught:
             await to(there).__aenter__()
         assert (caught.value.code, caught.value.retry_after_ms) == (Code.OVERLOADED, 1000)
+        assert caught.value.message == "The gateway refuses the stream: The recognizer is down."
         assert len(there.paths) == 1
 
 
@@ -320,6 +321,15 @@ async def test_events_that_nobody_takes_hold_the_gateway_back(monkeypatch: pytes
         async with asyncio.timeout(PATIENCE_S):
             events = [event async for event in session]
     assert said(events) == await uncut()
+
+
+async def test_sending_ends_where_nobody_takes_the_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asr.session.session.MAX_WAITING", 5)
+    monkeypatch.setattr("asr.session.session.SILENCE_TIMEOUT_MS", 200)
+    async with far() as there, to(there) as session:
+        with pytest.raises(ASRError) as caught:
+            await asyncio.wait_for(session.send(TALK * 1000), PATIENCE_S)
+    assert caught.value.code is Code.SLOW_READER
 
 
 async def test_a_token_does_not_travel_in_the_clear() -> None:

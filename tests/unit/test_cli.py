@@ -17,7 +17,7 @@ from asr.config import GatewayConfig, LocalConfig, MockConfig, ResilientConfig, 
 from asr.errors import ASRError, Code
 from asr.events import Final, Partial, Word
 from asr.riva_codec import error_from_status
-from asr.session.address import connection_error
+from asr.session.address import connection_error, plain_text, status_error
 from asr.settings import SettingsError
 from asr.transcript import Transcript
 from server.certificates import ensure_local_certificate
@@ -252,6 +252,8 @@ def test_the_address_that_was_tried_is_told() -> None:
     named = advise(down, RivaConfig(endpoint="gw:8443"))
     assert "gw:8443" in named.message
     assert "write https://gw:8443" in named.message
+    schemed = advise(down, RivaConfig(endpoint="gw:8443"), schemed=True)
+    assert schemed.message == "The recognizer cannot be reached at gw:8443. Is it running?"
     assert (exit_of(named), named.retryable) == (Exit.UNAVAILABLE, True)
     assert "host:1" in advise(error_from_status("UNIMPLEMENTED", "", "call"), RivaConfig(endpoint="host:1")).message
     busy = error_from_status("RESOURCE_EXHAUSTED", "", "open")
@@ -263,6 +265,37 @@ def test_the_address_that_was_tried_is_told() -> None:
     assert "so localhost:50051 was tried" in advise(down, alone, named=False).message
     assert not recognizer(Connection(engine=EngineChoice.RIVA)).named
     assert recognizer(Connection(server="h:1")).named
+
+
+def test_a_scheme_that_was_written_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not recognizer(Connection(server="h:1")).schemed
+    assert recognizer(Connection(server="grpc://h:1")).schemed
+    monkeypatch.setenv("RIVA_ENDPOINTS", "grpcs://riva:1")
+    assert recognizer(Connection()).schemed
+    assert not recognizer(Connection(server="h:1")).schemed
+    monkeypatch.setenv("RIVA_ENDPOINTS", "riva:1")
+    monkeypatch.setenv("ASR_SERVER", "grpc://h:1")
+    assert recognizer(Connection()).schemed
+    assert not recognizer(Connection(engine=EngineChoice.RIVA)).schemed
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "told"),
+    [
+        ("text/plain; charset=utf-8", b"The recognizer is down.\n", "The recognizer is down."),
+        ("text/plain", b"one\r\n\ttwo\x1b[2J \xff", "one two [2J \ufffd"),
+        ("Text/Plain", b"x" * 201, "x" * 199 + "…"),
+        ("text/plain", "ä".encode() * 200, "ä" * 200),
+        ("text/html", b"<h1>503</h1>", ""),
+        ("", b"what", ""),
+        ("text/plain", b"", ""),
+    ],
+)
+def test_a_refusal_is_quoted_in_one_short_line(kind: str, body: bytes, told: str) -> None:
+    assert plain_text(kind, body) == told
+    refused = status_error(503, "7", told)
+    why = f"The gateway refuses the stream: {told}" if told else "The gateway is full or not ready."
+    assert (refused.code, refused.message, refused.retry_after_ms) == (Code.OVERLOADED, why, 7000)
 
 
 @pytest.mark.parametrize(

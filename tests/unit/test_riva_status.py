@@ -292,3 +292,22 @@ def test_long_texts_are_cut() -> None:
 def test_every_status_ends_in_a_sentence_or_a_quote(phase: Phase) -> None:
     for status in ("CANCELLED", "UNKNOWN", "NOT_FOUND", "UNAVAILABLE", "INTERNAL", "SOMETHING_NEW"):
         assert error_from_status(status, "odd", phase).message.endswith((".", '"'))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("asr_host.internal", "riva-asr-0", "riva1.corp2", "2001:db8::1", "fd00::12", "localhost", "node-7.k8s"),
+        *("triton", "unix:/run/riva/secret.sock", "10.1.2.3", "riva-en-us.corp", "riva-en-US.corp.local"),
+    ],
+)
+def test_a_host_of_any_form_stays_inside(host: str) -> None:
+    message = error_from_status("INVALID_ARGUMENT", f"Error: request failed at {host}, port 50051", "stream").message
+    assert host not in message
+    assert "50051" not in message
+    assert "request failed at" in message
+
+
+def test_words_of_which_little_would_be_left_are_not_quoted() -> None:
+    message = error_from_status("INVALID_ARGUMENT", "triton backend riva1.corp2 died", "stream").message
+    assert message == "The recognizer did not accept the request."

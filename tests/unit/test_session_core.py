@@ -460,3 +460,67 @@ def test_losses_with_progress_between_them_go_on_for_long() -> None:
     pair.settle()
     assert pair.core.resumes == 30
     assert pair.now > 30
+
+
+@pytest.mark.parametrize("code", [Code.BAD_REQUEST, Code.NOT_FOUND, Code.EXPIRED])
+def test_a_session_that_is_gone_is_replaced_also_where_only_the_close_says_so(code: Code) -> None:
+    core = Pair().core
+    core.lost(GONE, 0.0, lambda: 0.5)
+    assert core.hello()["type"] == "resume"
+    assert core.lost(ASRError(code, "Closed."), 0.0, lambda: 0.5) == (0.0, [])
+    assert core.hello()["type"] == "start"
+    with pytest.raises(ASRError):
+        core.lost(ASRError(code, "Closed."), 0.0, lambda: 0.5)
+
+
+def replaced(pair: Pair) -> int:
+    """Where the next session begins, in ms, after the gateway is gone."""
+    pair.step(("restart", 1))
+    pair.settle()
+    return pair.core._clock.base_ms
+
+
+def spoken(kind: str, start_ms: int, end_ms: int) -> dict[str, object]:
+    said = {"type": kind, "utterance_id": "u0", "revision": 1, "text": "a", "start_ms": start_ms, "end_ms": end_ms}
+    return said | ({"reason": "endpoint", "words": []} if kind == "final" else {})
+
+
+def missing(start_ms: int, end_ms: int) -> dict[str, object]:
+    return {"type": "gap", "start_ms": start_ms, "end_ms": end_ms, "cause": "upstream_lost", "channel": 0}
+
+
+def test_a_gap_settles_audio_like_a_final() -> None:
+    pair = Pair()
+    pair.give(sound((1, 1000)))
+    pair.settle()
+    for message in (spoken("final", 0, 100), missing(100, 500)):
+        pair.core.received(message, 0.0)
+    assert replaced(pair) == 500
+    pair.finish()
+    assert pair.core.summary is not None
+    assert pair.core.summary["gaps_ms"] == 400, "also of the gateway that is gone"
+
+
+def test_a_gap_behind_an_open_utterance_waits_for_its_final() -> None:
+    pair = Pair()
+    pair.give(sound((1, 1000)))
+    pair.settle()
+    for message in (spoken("partial", 0, 100), missing(100, 500)):
+        pair.core.received(message, 0.0)
+    assert pair.core._clock.settled_bytes == 0
+    pair.core.received(spoken("final", 0, 100), 0.0)
+    assert replaced(pair) == 500
+
+
+@pytest.mark.parametrize(("discarded_ms", "begins_ms"), [(0, 1000), (900, 100)])
+def test_what_a_gateway_threw_away_is_not_settled(discarded_ms: int, begins_ms: int) -> None:
+    pair = Pair()
+    pair.give(sound((1, 1000)))
+    pair.settle()
+    pair.core.received(spoken("final", 0, 100), 0.0)
+    summary = {"type": "summary", "audio_ms": 1000, "gaps_ms": 0, "discarded_ms": discarded_ms}
+    if discarded_ms:
+        pair.core.stop()
+    pair.core.received(summary, 0.0)
+    assert not pair.core.done
+    assert replaced(pair) == begins_ms

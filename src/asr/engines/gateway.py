@@ -8,7 +8,6 @@ and the time without any progress, once the audio has ended and while the far si
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 
 from asr.config import GatewayConfig
@@ -22,6 +21,9 @@ from asr.session.dial import Dialer
 from asr.session.limits import Limits
 from asr.session.session import Session
 from asr.session.start import start_message
+
+LET_GO_S = 5.0
+"""How long the caller's audio may take to end once nobody wants it any more."""
 
 
 class GatewayEngine:
@@ -60,7 +62,9 @@ class GatewayEngine:
         """See `Engine`. Partials, times and utterance numbers are the far gateway's own."""
         self._check_open()
         limits = Limits(window_ms=self._config.resume_window_ms, progress_timeout_ms=self._config.answer_timeout_ms)
-        session = Session(self._dialer, SessionCore(start_message(options, "file"), limits), all_events=True)
+        session = Session(
+            self._dialer, SessionCore(start_message(options, "file"), limits), all_events=True, patient=True
+        )
         await session.open()
         self._open.add(session)
         feeder = asyncio.create_task(_feed(audio, session))
@@ -70,10 +74,11 @@ class GatewayEngine:
                 yield event
         finally:
             feeder.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await feeder
             self._open.discard(session)
-            await session.aclose()
+            try:
+                await session.aclose()
+            finally:
+                await asyncio.wait([feeder], timeout=LET_GO_S)
 
     async def aclose(self) -> None:
         """See `Engine`."""

@@ -14,6 +14,7 @@ from typing import Final as Const
 from typing import Literal, NamedTuple
 
 from asr.errors import Action, ASRError, Code
+from asr.riva_codec.quote import scrub
 
 Phase = Literal["open", "stream", "call"]
 """When it failed: before the server said anything on a stream, after it had, or in a unary call."""
@@ -170,17 +171,6 @@ _TABLE = (
     _Row("INTERNAL|DATA_LOSS", "", Code.INTERNAL, _FAILED, True),
 )
 
-_ADDRESS = re.compile(
-    r"\w+://\S+"  # a URL
-    r"|\bipv[46]:\S+"  # gRPC's peer names
-    r"|\[[0-9a-f:]+\](?::\d+)?"
-    r"|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b"
-    r"|\b[\w.-]+:\d{2,5}\b"  # host:port
-    r"|\b(?:[a-z0-9-]+\.)+[a-z]{2,}\b(?![\w-])",  # a dotted name; model names carry digits after the dot
-    re.IGNORECASE,
-)
-_MAX_QUOTE = 200
-
 Trailers = Sequence[tuple[str, str | bytes]]
 """Trailing metadata of a call."""
 
@@ -190,7 +180,7 @@ def error_from_status(status: str, details: str, phase: Phase, trailers: Trailer
 
     Args:
         status: the status name, such as `UNAVAILABLE`.
-        details: the server's (or gRPC's) text; quoted only where it helps the caller, without addresses.
+        details: the server's (or gRPC's) text; quoted only where it helps the caller, see `scrub`.
         phase: when it happened.
         trailers: the call's trailing metadata: a pause that the server asks for in `grpc-retry-pushback-ms`
             (negative: do not try again) or `retry-after` (seconds) goes before the table's own.
@@ -211,12 +201,6 @@ def error_from_status(status: str, details: str, phase: Phase, trailers: Trailer
         action=Action.NONE if row.code is Code.UNAVAILABLE and not retryable else None,
         param=row.param,
     )
-
-
-def scrub(details: str) -> str:
-    """The text in one line of at most 200 characters, without anything that looks like an address."""
-    line = " ".join(_ADDRESS.sub("…", details).split())
-    return line if len(line) <= _MAX_QUOTE else line[: _MAX_QUOTE - 1] + "…"
 
 
 def _fits(row: _Row, status: str, details: str, phase: Phase) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import os
+import socket
 import ssl
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -11,6 +13,7 @@ from asr.config import GatewayConfig
 from asr.errors import ASRError, Code
 
 STREAM_PATH = "/v1/stream"
+MAX_QUOTE = 200  # characters
 
 _STATUS_CODES = {
     400: Code.BAD_REQUEST,
@@ -22,6 +25,19 @@ _STATUS_CODES = {
     429: Code.RATE_LIMITED,
     503: Code.OVERLOADED,
     504: Code.TIMEOUT,
+}
+
+
+# OpenSSL's numbers; its own texts name the host.
+_CERTIFICATE_FAULTS = {
+    9: "it is not valid yet",
+    10: "it has expired",
+    18: "it is self-signed",
+    19: "its chain ends in one that is self-signed",
+    20: "its issuer is not known here",
+    21: "its issuer is not known here",
+    62: "it is for another host name",
+    64: "it is for another IP address",
 }
 
 
@@ -103,11 +119,13 @@ def tls_context(config: GatewayConfig) -> ssl.SSLContext:
 
 
 def connection_error(error: BaseException) -> ASRError:
-    """What a failed connection means, for people."""
+    """What a failed connection means, for people. No address or name from `error` is in it: a client may read it."""
     if isinstance(error, ssl.SSLCertVerificationError):
+        fault = _CERTIFICATE_FAULTS.get(getattr(error, "verify_code", 0))
+        why = f" ({fault})" if fault else ""
         return ASRError(
             Code.UNAVAILABLE,
-            f"The gateway's certificate is not trusted ({error.verify_message}). If it made its certificate "
+            f"The gateway's certificate is not trusted{why}. If it made its certificate "
             "itself, trust that one with ca_cert=… (its path is in the gateway's first lines), or switch the check off "
             "with insecure=True on your own machine.",
             retryable=False,
@@ -129,20 +147,33 @@ def connection_error(error: BaseException) -> ASRError:
             "What listens there does not answer in HTTP. Does it speak TLS? Then write https:// instead of http://.",
             retryable=False,
         )
+    if isinstance(error, socket.gaierror):
+        return ASRError(Code.UNAVAILABLE, "The gateway cannot be reached: its name leads to no address.")
     if isinstance(error, OSError):
-        return ASRError(Code.UNAVAILABLE, f"The gateway cannot be reached: {error.strerror or type(error).__name__}.")
+        # Never `strerror`: asyncio writes the address into it.
+        why = f": {os.strerror(error.errno)}" if error.errno else ""
+        return ASRError(Code.UNAVAILABLE, f"The gateway cannot be reached{why}.")
     return ASRError(Code.UNAVAILABLE, f"The connection to the gateway failed: {type(error).__name__}.")
 
 
-def status_error(status: int, retry_after: str | None) -> ASRError:
-    """What an HTTP status other than the one awaited means."""
+def plain_text(content_type: str, body: bytes) -> str:
+    """The first 200 characters of a plain text in one printable line; "" for anything else, such as a page."""
+    if content_type.partition(";")[0].strip().lower() != "text/plain":
+        return ""
+    text = body[: 8 * MAX_QUOTE].decode(errors="replace")
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= MAX_QUOTE else line[: MAX_QUOTE - 1] + "…"
+
+
+def status_error(status: int, retry_after: str | None, told: str = "") -> ASRError:
+    """What an HTTP status other than the one awaited means. `told`: the gateway's own reason, see `plain_text`."""
     code = _STATUS_CODES.get(status, Code.UNAVAILABLE if status >= 500 else Code.BAD_REQUEST)
     sentences = {
         401: "The gateway asks for a credential, or refuses the one it got. Give token=….",
         403: "The gateway does not allow this.",
         404: "There is no gateway at this address (HTTP 404). Check its port and path.",
         429: "The gateway refuses further requests for now.",
-        503: "The gateway is full or not ready.",
+        503: f"The gateway refuses the stream: {told}" if told else "The gateway is full or not ready.",
     }
     message = sentences.get(status, f"The gateway answered with HTTP status {status}.")
     wait = (

@@ -30,6 +30,8 @@ class Clock:
         self._utterance = 0
         self._revision = 0
         self._processed_ms = -1
+        self._open_ms: int | None = None
+        self._gap_ahead: tuple[int, int] | None = None
 
     @property
     def base_ms(self) -> int:
@@ -39,10 +41,14 @@ class Clock:
     def settle(self, at: int, sent_bytes: int) -> None:
         """Audio up to `at` is settled; at most what was sent, however far a recognizer rounds."""
         self.settled_bytes = max(self.settled_bytes, min(at, sent_bytes))
+        if self._gap_ahead is not None and self._gap_ahead[0] * BYTES_PER_MS <= self.settled_bytes:
+            end_ms, self._gap_ahead = self._gap_ahead[1], None
+            self.settle(end_ms * BYTES_PER_MS, sent_bytes)
 
     def begin_anew(self, at: int) -> None:
         """A new session of the gateway begins with the audio from `at` on."""
         self.base_bytes = at
+        self._open_ms = self._gap_ahead = None
         self._base_utterance = self._utterance
         self._base_revision = self._revision
 
@@ -60,6 +66,7 @@ class Clock:
                     words=_words(event.words, base_ms),
                 )
                 self._utterance, self._revision = moved.utterance, moved.revision
+                self._open_ms = moved.start_ms
                 return moved
             case Final():
                 final = replace(
@@ -73,6 +80,7 @@ class Clock:
                 )
                 self.finals += 1
                 self._utterance, self._revision = final.utterance + 1, 0
+                self._open_ms = None
                 self.settle(final.end_ms * BYTES_PER_MS, sent_bytes)
                 return final
             case Progress(processed_ms):
@@ -81,11 +89,23 @@ class Clock:
                 self._processed_ms = processed_ms + base_ms
                 return Progress(self._processed_ms)
             case Gap():
-                return replace(event, start_ms=event.start_ms + base_ms, end_ms=event.end_ms + base_ms)
+                gap = replace(event, start_ms=event.start_ms + base_ms, end_ms=event.end_ms + base_ms)
+                self._missed(gap, sent_bytes)
+                return gap
             case SpeechStarted() | SpeechEnded() | Flushed():
                 return replace(event, audio_ms=event.audio_ms + base_ms)
             case status:
                 return replace(status, audio_ms=status.audio_ms + base_ms)
+
+    def _missed(self, gap: Gap, sent_bytes: int) -> None:
+        """No final will ever cover it: it is settled too, once an utterance that is open before it is final."""
+        reached = gap.start_ms * BYTES_PER_MS <= self.settled_bytes
+        if self._open_ms is not None and self._open_ms < gap.start_ms and not reached:
+            self._gap_ahead = (gap.start_ms, gap.end_ms)
+            return
+        if self._open_ms is not None and self._open_ms < gap.end_ms:
+            self._open_ms = None
+        self.settle(gap.end_ms * BYTES_PER_MS, sent_bytes)
 
     def _moved_revision(self, event: Partial | Final) -> int:
         # The first utterance of a new session goes on with the one that was open when the last session was lost.

@@ -30,6 +30,10 @@ LOST = "The connection to the gateway was lost; it is being restored, and the au
 CREDIT_PARTS = 4  # the gateway is asked how far it is each time that so much of the ring has gone out
 
 
+UNKNOWN_THERE = frozenset({Code.BAD_REQUEST, Code.NOT_FOUND, Code.EXPIRED})
+"""Refusals of a resume after which a new session begins; `bad_request` is that of a gateway too old to resume."""
+
+
 class LinkError(Exception):
     """This connection is of no use any more; another may be. The session itself is not lost."""
 
@@ -93,6 +97,7 @@ class SessionCore:
         self.attempts = Attempts(limits)
         self._progressed_at = 0.0
         self._gaps_ms = 0
+        self._told_gaps_ms = 0  # by this session of the gateway
         self.resumes = 0
         self.ready: dict[str, Any] = {}
         self.summary: dict[str, Any] | None = None
@@ -207,6 +212,8 @@ class SessionCore:
         Raises:
             ASRError: there is no further attempt.
         """
+        if self._phase is _Phase.RESUMING and error.code in UNKNOWN_THERE:
+            self._give_up_session()  # also where the close code came without its message
         was_open, self._phase = self._phase is _Phase.OPEN, _Phase.AWAY
         at_once, self._refused = self._refused, False
         if not self.resumable or not (error.retryable or at_once):
@@ -268,6 +275,8 @@ class SessionCore:
         if event is None:
             return []
         moved = self._clock.move(event, self._next)
+        if isinstance(moved, Gap):
+            self._told_gaps_ms += moved.end_ms - moved.start_ms
         self._progress(now)
         return [] if moved is None else [moved]
 
@@ -276,7 +285,7 @@ class SessionCore:
         match message.get("type"):
             case "error" if message.get("fatal", True):
                 error = wire.decode_error(message)
-                if error.code not in (Code.NOT_FOUND, Code.EXPIRED):
+                if error.code not in UNKNOWN_THERE:
                     self._on_error(message)
                 self._give_up_session()
                 raise LinkError(error)
@@ -311,6 +320,8 @@ class SessionCore:
         begins_at = max(settled_ms * BYTES_PER_MS, self._ring.low)
         missed_ms = (settled_ms, begins_at // BYTES_PER_MS)
         self._clock.begin_anew(begins_at)
+        self._gaps_ms += self._told_gaps_ms
+        self._told_gaps_ms = 0
         self._next = self._received = begins_at
         for ask in self._asks:
             ask.sent = False
@@ -363,7 +374,10 @@ class SessionCore:
 
     def _on_summary(self, message: dict[str, Any]) -> None:
         heard_ms = self._clock.base_ms + _number(message, "audio_ms")
-        if self._stop_at is not None and heard_ms >= self.given_ms:
+        discarded = bool(message.get("discarded_ms"))
+        settled = self._clock.settled_bytes // BYTES_PER_MS >= self.given_ms
+        whole = heard_ms >= self.given_ms and (not discarded or settled or not self.resumable)
+        if self._stop_at is not None and whole:
             self._phase = _Phase.DONE
             gaps_ms = self._gaps_ms + int(message.get("gaps_ms") or 0)
             self.summary = message | {
@@ -374,7 +388,9 @@ class SessionCore:
             }
             return
         # A gateway that goes down, or a limit: what was heard is settled, and the rest is for another session.
-        self._clock.settle(heard_ms * BYTES_PER_MS, self._next)
+        # Where it threw audio away, only what finals and gaps say is settled.
+        if not discarded:
+            self._clock.settle(heard_ms * BYTES_PER_MS, self._next)
         self._token = ""
 
     def _on_error(self, message: dict[str, Any]) -> None:

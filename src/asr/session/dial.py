@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from asr import wire
 from asr.config import GatewayConfig
 from asr.errors import ASRError, Code
-from asr.session.address import Address, address_of, connection_error, status_error, tls_context
+from asr.session.address import Address, address_of, connection_error, plain_text, status_error, tls_context
 
 CLOSE_TIMEOUT_S = 2.0
 MAX_MESSAGE_BYTES = 4 << 20
@@ -81,7 +81,8 @@ class Dialer:
             )
         except InvalidStatus as error:
             response = error.response
-            raise status_error(response.status_code, response.headers.get("Retry-After")) from error
+            told = plain_text("".join(response.headers.get_all("Content-Type")), response.body or b"")
+            raise status_error(response.status_code, response.headers.get("Retry-After"), told) from error
         except InvalidMessage as error:
             cause = error.__cause__
             raise connection_error(cause if isinstance(cause, OSError) else ConnectionError()) from error

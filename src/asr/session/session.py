@@ -53,12 +53,17 @@ class Session:
         core: SessionCore,
         *,
         all_events: bool = False,
+        patient: bool = False,
         random: Callable[[], float] = random,
     ) -> None:
-        """For `asr.connect`. `all_events`: also `Progress` and `Flushed`."""
+        """For `asr.connect`. `all_events`: also `Progress` and `Flushed`.
+
+        `patient`: audio waits for as long as nobody takes events, for a holder that sends and iterates apart.
+        """
         self._dialer = dialer
         self._core = core
         self._all_events = all_events
+        self._patient = patient
         self._random = random
         self._stopped = False
         self._events: deque[Event] = deque()
@@ -77,7 +82,8 @@ class Session:
         """Send audio: 16 kHz mono PCM16, any number of bytes. Waits while the ring is full.
 
         Raises:
-            ASRError: the session has failed, or was stopped or closed.
+            ASRError: the session has failed, or was stopped or closed; `slow_reader` when nobody takes the events
+                (a part of `pcm` may have been taken then).
         """
         self._check_open()
         rest = memoryview(pcm).cast("B")
@@ -85,7 +91,7 @@ class Session:
             room = self._core.room_bytes
             if not room:
                 self._room.clear()
-                await self._room.wait()
+                await self._wait_for_room()
                 self._check_open()
                 continue
             self._core.feed(rest[:room])
@@ -107,10 +113,17 @@ class Session:
             await asyncio.wait([answer], timeout=self._silence_timeout_ms / 1000)
             if not answer.done() and len(self._events) >= MAX_WAITING:
                 answer.cancel()
-                raise ASRError(
-                    Code.SLOW_READER, f"{MAX_WAITING} events wait: iterate the session while you wait for an answer."
-                )
+                raise _slow_reader()
         return answer.result()
+
+    async def _wait_for_room(self) -> None:
+        while not self._room.is_set():
+            try:
+                async with asyncio.timeout(None if self._patient else self._silence_timeout_ms / 1000):
+                    await self._room.wait()
+            except TimeoutError:
+                if len(self._events) >= MAX_WAITING:
+                    raise _slow_reader() from None
 
     def end_utterance(self, answer: asyncio.Future[int] | None = None) -> None:
         """The same without waiting: `answer` gets the result; among all events there is a `Flushed`."""
@@ -336,6 +349,10 @@ class Session:
         self._answers.clear()
         for event in (self._room, self._arrived):
             event.set()
+
+
+def _slow_reader() -> ASRError:
+    return ASRError(Code.SLOW_READER, f"{MAX_WAITING} events wait: iterate the session while you send and wait.")
 
 
 def _replaces(event: Event, last: Event) -> bool:

@@ -17,13 +17,14 @@ from server.commands.exits import SETTINGS_PARAM
 _CREDENTIALS = "RIVA_API_KEY, RIVA_FUNCTION_ID and RIVA_METADATA are what it was given"
 
 
-def advise(error: ASRError, config: EngineConfig, *, named: bool = True) -> ASRError:
+def advise(error: ASRError, config: EngineConfig, *, named: bool = True, schemed: bool = False) -> ASRError:
     """The same failure in terms of the command line.
 
     Args:
         error: as the library raised it.
         config: the recognizer that was asked.
         named: whether a flag or a setting names the server; otherwise the default address was tried.
+        schemed: whether it is named with its scheme: then a gateway's address was not meant.
     """
     if "ca_cert=" in error.message:
         message = error.message.replace("ca_cert=…", "--ca-cert FILE").replace("insecure=True", "--insecure")
@@ -33,7 +34,7 @@ def advise(error: ASRError, config: EngineConfig, *, named: bool = True) -> ASRE
     members = config.members if isinstance(config, ResilientConfig) else (config,)
     endpoints = [member for member in members if isinstance(member, RivaConfig)]
     if endpoints and error.code is Code.UNAVAILABLE:
-        return _riva(error, endpoints, named=named)
+        return _riva(error, endpoints, named=named, schemed=schemed)
     return error
 
 
@@ -47,7 +48,7 @@ def without_name(message: str, name: str) -> str:
     return f"This {message.removeprefix(quoted).lstrip()}" if message.startswith(f"{quoted} ") else message
 
 
-def _riva(error: ASRError, endpoints: Sequence[RivaConfig], *, named: bool) -> ASRError:
+def _riva(error: ASRError, endpoints: Sequence[RivaConfig], *, named: bool, schemed: bool) -> ASRError:
     lower = error.message.lower()
     places = " or ".join(riva.endpoint for riva in endpoints)
     if "cannot be reached" in lower:
@@ -57,7 +58,8 @@ def _riva(error: ASRError, endpoints: Sequence[RivaConfig], *, named: bool) -> A
             return _again(error, f"{where} {why}. Set it, or give --server host:port.")
         if len(endpoints) > 1:
             return _again(error, f"{where} Is any of them running?")
-        return _again(error, f"{where} Is it running? If that is a gateway's HTTPS port, write https://{places}.")
+        hint = "" if schemed else f" If that is a gateway's HTTPS port, write https://{places}."
+        return _again(error, f"{where} Is it running?{hint}")
     if error.retryable or error.action is not Action.NONE:
         return error
     if "credential" in lower:

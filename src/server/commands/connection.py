@@ -154,25 +154,30 @@ class Recognizer:
     Attributes:
         config: which, and how.
         named: whether a flag or a setting names its server.
+        schemed: whether it says `grpc://`, `grpcs://` or another scheme there.
     """
 
     config: EngineConfig
     named: bool = True
+    schemed: bool = False
 
     def advise(self, error: ASRError) -> ASRError:
         """The failure as somebody at a command line needs it."""
-        return advise(error, self.config, named=self.named)
+        return advise(error, self.config, named=self.named, schemed=self.schemed)
 
 
 def recognizer(connection: Connection) -> Recognizer:
-    """`engine_config`, and whether its address was chosen by anybody.
+    """`engine_config`, and how its address was chosen, if anybody did.
 
     Raises:
         Stop, SettingsError: as there.
     """
     config = engine_config(connection)
     settings = read_settings({"asr_server": connection.server})
-    return Recognizer(config, named=bool(settings.asr_server or settings.riva_endpoints or settings.riva_host))
+    own = _own_recognizer(connection) or not settings.asr_server
+    address = (settings.riva_endpoints or settings.riva_host) if own else settings.asr_server
+    named = bool(settings.asr_server or settings.riva_endpoints or settings.riva_host)
+    return Recognizer(config, named=named, schemed="://" in address)
 
 
 def chosen_engine(engine: EngineChoice | None, mock_plan: Path | None) -> str | None:

@@ -100,22 +100,19 @@ class EndConversation:
         if not self._ended:
             return self.refused(ASRError(Code.UNAVAILABLE, "The recognizer ended the stream too early."), now)
         if self._broken is not None:
-            return self.refused(self._broken, now)
+            return self._told(self._broken)
         self._over = True
         return [Send(END), Hangup(self._close_code)]
 
     def failed(self, take: int, error: ASRError, now: float) -> list[Command]:
-        """The client is told, first of the audio that is lost, and the connection ends."""
-        fed_ms = self._fed_bytes // BYTES_PER_MS
-        lost = fed_ms > self._covered_ms and not self._over
-        return [*([self._gap(self._covered_ms, fed_ms)] if lost else []), *self.refused(error, now)]
+        """The client is told, and the connection ends."""
+        return self.refused(error, now)
 
     def refused(self, error: ASRError, now: float) -> list[Command]:
-        """A fatal error."""
-        if self._over:
-            return []
-        self._over = True
-        return [Send(refusal_text(error)), Hangup(close_code(error.code), error.code.value)]
+        """A fatal error; before it, the audio that is lost because of it."""
+        fed_ms = self._fed_bytes // BYTES_PER_MS
+        lost = fed_ms > self._covered_ms and not self._over
+        return [*([self._gap(self._covered_ms, fed_ms)] if lost else []), *self._told(error)]
 
     def quiet(self, for_ms: int, limit_ms: int, now: float) -> list[Command]:
         """This dialect has no warnings."""
@@ -165,6 +162,12 @@ class EndConversation:
         rest = self._decoder.finish() if self._heard_audio else b""
         feed: list[Command] = [self._feed(rest)] if rest else []
         return [*feed, Finish(0)]
+
+    def _told(self, error: ASRError) -> list[Command]:
+        if self._over:
+            return []
+        self._over = True
+        return [Send(refusal_text(error)), Hangup(close_code(error.code), error.code.value)]
 
     def _feed(self, pcm: bytes) -> Feed:
         self._fed_bytes += len(pcm)

@@ -16,19 +16,18 @@ import orjson
 from asr import wire
 from asr.audio import AudioDecoder
 from asr.engine import SAMPLE_RATE_HZ, Agreement, Features
-from asr.errors import ASRError, Code
+from asr.errors import ASRError, Code, quoted
 from asr.events import Event, Final, Flushed, Gap, GapCause, Partial, Progress, Status
 from asr.options import Options
 from server.conversation import Begin, Command, Cut, Drop, Feed, Finish, Hangup, Seen, Send
 from server.faces.native_ledger import Ledger
-from server.faces.native_messages import id_of, numbered, parse, read_configure, read_seen, read_start
+from server.faces.native_messages import MAX_NAMED, id_of, numbered, parse, read_configure, read_seen, read_start
 from server.faces.native_setup import ACK_INTERVAL_S, NativeSetup
 from server.refusals import GOING_AWAY, NORMAL, TOO_BIG, refusal
 
 IDLE_ACK_INTERVAL_S = 5.0
 MAX_BAD_MESSAGES = 100
 MAX_OWED = 1000  # finalize and mark messages that wait for their answers
-MAX_NAMED = 20  # unknown fields that are named in warnings; the rest are counted
 
 
 class NativeConversation:
@@ -131,6 +130,9 @@ class NativeConversation:
 
     def finished(self, take: int, now: float) -> list[Command]:
         """A take is over: a finalize that needed it is answered, or the session is."""
+        if take == self._take and self._receive != self._while_stopping:
+            error = ASRError(Code.UNAVAILABLE, "The recognizer ended the stream before the audio was over.")
+            return self.refused(error, now)
         end_ms = self._ledger.end_ms(take)
         self._ledger.all_out(end_ms)
         if take < self._take:
@@ -138,32 +140,29 @@ class NativeConversation:
         commands: list[Command] = []
         while self._finalizes:
             commands += self._answer_finalize(end_ms)
-        if self._receive == self._while_stopping:
-            return [*commands, *self._end(now)]
-        error = ASRError(Code.UNAVAILABLE, "The recognizer ended the stream before the audio was over.")
-        return [*commands, *self.refused(error, now)]
+        return [*commands, *self._end(now)]
 
     def failed(self, take: int, error: ASRError, now: float) -> list[Command]:
-        """The take broke: the client is told, and the session ends.
-
-        The engine has said what it lost of the audio it had taken; what was accepted since then is lost as well.
-        """
-        commands: list[Command] = []
-        lost = self._ledger.uncovered()
-        if self._ready and lost is not None and self._receive != self._while_closed:
-            gap = Gap(*lost, GapCause.UPSTREAM_LOST)
-            self._ledger.missed(0, gap)
-            commands.append(self._send(wire.encode(gap)))
-        return [*commands, *self.refused(error, now)]
+        """The take broke: the client is told, and the session ends."""
+        return self.refused(error, now)
 
     def refused(self, error: ASRError, now: float) -> list[Command]:
-        """A fatal error: said in a message, then by the close code."""
+        """A fatal error: said in a message, then by the close code.
+
+        The engine has said what it lost of the audio it had taken; whatever else was accepted is lost as well.
+        """
         if self._receive == self._while_closed:
             return []
+        lost = self._ledger.uncovered() if self._ready else None
         self._receive = self._while_closed
+        told: list[Command] = []
+        if lost is not None:
+            gap = Gap(*lost, GapCause.UPSTREAM_LOST)
+            self._ledger.missed(0, gap)
+            told.append(self._send(wire.encode(gap)))
         message = self._send(wire.encode_error(error, fatal=True, session_id=self._session_id))
         code = TOO_BIG if error.code is Code.TOO_LARGE else refusal(error.code).close_code
-        return [message, Hangup(code, error.code.value)]
+        return [*told, message, Hangup(code, error.code.value)]
 
     def quiet(self, for_ms: int, limit_ms: int, now: float) -> list[Command]:
         """The client is silent: a warning before the close."""
@@ -240,7 +239,7 @@ class NativeConversation:
         content = parse(message)
         if content["type"] != "start":
             raise ASRError(
-                Code.BAD_REQUEST, f'The first message must be "start", not {content["type"]!r}.', param="type"
+                Code.BAD_REQUEST, f'The first message must be "start", not {quoted(content["type"])}.', param="type"
             )
         start = read_start(content)
         stereo = "refuse" if self._setup.stereo == "refuse" else "mix"
@@ -336,7 +335,9 @@ class NativeConversation:
                 raise ASRError(Code.BAD_REQUEST, "The session has started already. Open a new one for other settings.")
             case other:
                 names = "configure, finalize, mark, keepalive, ack, stop, cancel"
-                raise ASRError(Code.BAD_REQUEST, f"There is no message type {other!r}. Types: {names}.", param="type")
+                raise ASRError(
+                    Code.BAD_REQUEST, f"There is no message type {quoted(other)}. Types: {names}.", param="type"
+                )
 
     def _finalize(self, ref: str | None) -> list[Command]:
         if len(self._finalizes) >= MAX_OWED:

@@ -16,6 +16,10 @@ from server.refusals import refusal
 
 M = TypeVar("M", bound=BaseModel)
 
+MAX_NAMED = 20
+"""So many unknown fields are named, and the rest counted."""
+MAX_NAME = 100
+
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
@@ -169,7 +173,7 @@ def read_configure(message: dict[str, Any]) -> tuple[bool | None, list[str]]:
         ASRError: `bad_request`, as `read_start` does.
     """
     wish = _read(_Configure, message)
-    return wish.interim, list(wish.model_extra or {})
+    return wish.interim, [name[:MAX_NAME] for name in wish.model_extra or {}][:MAX_NAMED]
 
 
 def read_seen(message: dict[str, Any]) -> int:
