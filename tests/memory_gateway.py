@@ -122,10 +122,10 @@ class MemoryGateway:
             self._tasks.append(asyncio.create_task(self._serve_end(socket)))
             return connection
         query = {name: values[-1] for name, values in parse_qs(path.partition("?")[2]).items()}
-        exempt = self.sessions.exempt(query, socket.principal)
+        turn = self.sessions.exempt(query, socket.principal)
 
         def keep_place() -> Place | None:
-            return None if exempt else connection.place
+            return turn if turn is not None else connection.place
 
         serving = self.sessions.serve(socket, hinted="session" in query, keep_place=keep_place)
         self._tasks.append(asyncio.create_task(serving))
@@ -143,7 +143,9 @@ class MemoryGateway:
                 await asyncio.sleep(0.01)
         await self.sessions.aclose()
 
-    def _open_native(self, core: NativeConversation, line: Line, peer: str, opened_at: float) -> Driver:
+    def _open_native(
+        self, session_id: str, core: NativeConversation, line: Line, peer: str, opened_at: float
+    ) -> Driver:
         limits = self._drive_limits
         return Driver(
             "test", line, core, self.engine, limits=limits, observer=self.watch, peer=peer, opened_at=opened_at

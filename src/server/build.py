@@ -18,6 +18,7 @@ from server.faces import end
 from server.faces.native import NativeConversation
 from server.faces.native_setup import NativeLimits, NativeSetup
 from server.line import Line
+from server.outbox import KeptMemory, Outbox
 from server.sessions import Sessions
 from server.settings import ServerSettings
 from server.websocket import Route, WebSocket, WebSocketDoor
@@ -26,14 +27,19 @@ log = structlog.get_logger("server.stream")
 
 NATIVE_PATH = "/v1/stream"
 END_PATH = "/ws"
+MIN_DETACHED = 8
+"""Sessions that one caller may have without a connection, however few streams there may be."""
 
 
 class LogObserver:
-    """One log line when a conversation begins, one when it ends."""
+    """One log line when a conversation begins, one when it ends; `session_id` names it in both, where it has one."""
+
+    def __init__(self, session_id: str = "") -> None:
+        self._named = {"session_id": session_id} if session_id else {}
 
     def opened(self, face: str, peer: str) -> None:
         """See `server.drive.Observer`."""
-        log.info("stream opened", face=face, peer=peer)
+        log.info("stream opened", face=face, peer=peer, **self._named)
 
     def lost(self, session_id: str, peer: str, window_ms: int) -> None:
         """See `server.drive.Observer`."""
@@ -49,6 +55,7 @@ class LogObserver:
             "stream closed",
             face=face,
             peer=peer,
+            **self._named,
             duration_ms=int(duration_s * 1000),
             audio_ms=tally.audio_ms,
             finals=tally.finals,
@@ -66,6 +73,7 @@ class Conversations:
         self._settings = settings
         self._engine = engine
         self._observer = LogObserver()
+        self._kept = KeptMemory()
         self._running: set[Driver] = set()
         limits = NativeLimits(
             start_timeout_ms=settings.start_timeout_ms,
@@ -76,16 +84,21 @@ class Conversations:
             resume_window_ms=settings.resume_window_ms,
         )
         self._drive_limits = DriveLimits(settings.max_ahead_ms, settings.idle_timeout_ms)
+        self._admission: Admission | None = None
         self._sessions = Sessions(
             NativeSetup(f"riva-gateway {asr.__version__}", limits, settings.stereo),
             self._open_native,
             observer=self._observer,
             new_id=lambda: secrets.token_hex(8),
             new_token=lambda: secrets.token_urlsafe(16),
+            open_line=self._open_line,
+            max_detached=max(MIN_DETACHED, settings.max_streams // 10),
+            crowded=self._is_crowded,
         )
 
     def door(self, admission: Admission) -> WebSocketDoor:
         """Every WebSocket path there is; `admission` gives connections their places."""
+        self._admission = admission
         size = self._settings.max_frame_bytes
         routes = {
             NATIVE_PATH: Route(self._serve_native, ("asr.v1",), size, self._sessions.exempt),
@@ -100,6 +113,10 @@ class Conversations:
             max_connections=settings.max_connections,
             idle_ms=settings.idle_timeout_ms,
         )
+
+    def _is_crowded(self) -> bool:
+        admission = self._admission
+        return admission is not None and admission.in_use * 10 >= admission.max_streams * 9
 
     async def drain(self, deadline_ms: int) -> None:
         """Ask every conversation to come to its end within `deadline_ms`; their connections end when they have."""
@@ -121,8 +138,16 @@ class Conversations:
         hinted = "session" in websocket.query
         await self._sessions.serve(websocket, hinted=hinted, keep_place=websocket.keep_place)
 
-    def _open_native(self, core: NativeConversation, line: Line, peer: str, opened_at: float) -> Driver:
-        return self._driver("native", line, core, peer, opened_at)
+    def _open_line(self, core: NativeConversation) -> Line:
+        outbox = Outbox(numbered=True, memory=self._kept)
+        line = Line(core, outbox=outbox)
+        line.over.add_done_callback(lambda _: outbox.release())
+        return line
+
+    def _open_native(
+        self, session_id: str, core: NativeConversation, line: Line, peer: str, opened_at: float
+    ) -> Driver:
+        return self._driver("native", line, core, peer, LogObserver(session_id), opened_at)
 
     async def _serve_end(self, websocket: WebSocket) -> None:
         settings = self._settings
@@ -131,7 +156,7 @@ class Conversations:
         )
         line = Line(None)
         line.attach(websocket)
-        driver = self._driver("end", line, core, websocket.peer)
+        driver = self._driver("end", line, core, websocket.peer, self._observer)
         self._running.add(driver)
         attending = asyncio.create_task(driver.attend(websocket))
         try:
@@ -142,14 +167,22 @@ class Conversations:
             await asyncio.gather(attending, return_exceptions=True)
             await line.aclose()
 
-    def _driver(self, face: str, line: Line, core: Conversation, peer: str, opened_at: float | None = None) -> Driver:
+    def _driver(
+        self,
+        face: str,
+        line: Line,
+        core: Conversation,
+        peer: str,
+        observer: LogObserver,
+        opened_at: float | None = None,
+    ) -> Driver:
         return Driver(
             face,
             line,
             core,
             self._engine,
             limits=self._drive_limits,
-            observer=self._observer,
+            observer=observer,
             peer=peer,
             opened_at=opened_at,
         )

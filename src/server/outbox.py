@@ -16,7 +16,29 @@ from server.conversation import Send
 MAX_WAITING = 5_000
 MAX_WAITING_CHARS = 1024 * 1024
 MAX_KEPT = 4_096
-MAX_KEPT_CHARS = 256 * 1024
+MAX_KEPT_CHARS = 1024 * 1024
+"""Busy speech with words in every partial comes to 256 Ki in 15 s, and a client may be away longer than that."""
+MAX_KEPT_CHARS_IN_ALL = 256 * 1024 * 1024
+SHARE_KEPT_CHARS = 64 * 1024
+
+
+class KeptMemory:
+    """What the outboxes of a server keep, together.
+
+    Attributes:
+        max_chars: the bound. Over it no outbox keeps more than its share, which is then added to it at most.
+        share_chars: what every outbox may keep whatever the others keep.
+        used_chars: what is kept now.
+    """
+
+    def __init__(self, max_chars: int = MAX_KEPT_CHARS_IN_ALL, share_chars: int = SHARE_KEPT_CHARS) -> None:
+        self.max_chars = max_chars
+        self.share_chars = share_chars
+        self.used_chars = 0
+
+    def allows(self, kept_chars: int) -> bool:
+        """Whether an outbox may keep so much."""
+        return self.used_chars <= self.max_chars or kept_chars <= self.share_chars
 
 
 class Outbox:
@@ -26,6 +48,7 @@ class Outbox:
         numbered: messages are JSON objects that get a `seq`.
         max_waiting, max_waiting_chars: beyond either the outbox is `full`: its client reads too slowly.
         max_kept, max_kept_chars: beyond either the oldest messages that were sent are forgotten.
+        memory: shared with other outboxes, and bounded too; by default it is this one's alone.
 
     Attributes:
         left_out: lossy messages that were never sent, because a newer one came before their turn.
@@ -39,6 +62,7 @@ class Outbox:
         max_waiting_chars: int = MAX_WAITING_CHARS,
         max_kept: int = MAX_KEPT,
         max_kept_chars: int = MAX_KEPT_CHARS,
+        memory: KeptMemory | None = None,
     ) -> None:
         self._numbered = numbered
         self._max_waiting = max_waiting
@@ -51,6 +75,8 @@ class Outbox:
         self._lossy: dict[str, int] = {}
         self._kept: deque[str] = deque()  # the last one has the number `_given`
         self._kept_chars = 0
+        self._memory = memory if memory is not None else KeptMemory()
+        self._released = False
         self._given = 0
         self._again: deque[str] = deque()  # kept ones that a client which came back has yet to get
         self.left_out = 0
@@ -102,10 +128,10 @@ class Outbox:
             return send.text
         self._given += 1
         text = f'{send.text[:-1]},"seq":{self._given}}}'
-        if keep:
+        if keep and not self._released:
             self._kept.append(text)
-            self._kept_chars += len(text)
-            while len(self._kept) > self._max_kept or self._kept_chars > self._max_kept_chars:
+            self._count(len(text))
+            while self._keeps_too_much():
                 self._forget()
         return text
 
@@ -124,8 +150,24 @@ class Outbox:
         self.seen(seq)
         self._again.extend(islice(self._kept, seq - (self._given - len(self._kept)), None))
 
+    def release(self) -> None:
+        """Nobody will come back: from now on nothing is kept. What is on its way to be sent again still is."""
+        self._released = True
+        self._kept.clear()
+        self._count(-self._kept_chars)
+
+    def _keeps_too_much(self) -> bool:
+        chars = self._kept_chars
+        if len(self._kept) > self._max_kept or chars > self._max_kept_chars:
+            return True
+        return not self._memory.allows(chars)
+
     def _over(self, times: int) -> bool:
         return len(self._waiting) > self._max_waiting * times or self._waiting_chars > self._max_waiting_chars * times
 
     def _forget(self) -> None:
-        self._kept_chars -= len(self._kept.popleft())
+        self._count(-len(self._kept.popleft()))
+
+    def _count(self, chars: int) -> None:
+        self._kept_chars += chars
+        self._memory.used_chars += chars

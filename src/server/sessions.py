@@ -21,16 +21,20 @@ from server.faces.native_setup import NativeSetup
 from server.line import Line
 from server.sockets import Incoming, Place, Socket, SocketClosed
 
-MAX_FINISHED = 1_000
+MAX_FINISHED = 200
 """Sessions that have ended and wait for a client to fetch the rest."""
 MAX_EXPIRED = 10_000
 """Sessions that are remembered only to say that they have expired."""
+MAX_DETACHED = 100
+"""Sessions of one principal that go on while nobody is connected; each holds a place."""
+MAX_RETURNING = 4
+"""Connections that hold no place because they name one session, and have not shown yet that it is theirs."""
 
 ADDRESS = "address "
 """How a principal begins that has no credential (`server.principal`)."""
 
-OpenDriver = Callable[[NativeConversation, Line, str, float], Driver]
-"""Starts a conversation: its core, its line, the client's address, when it connected."""
+OpenDriver = Callable[[str, NativeConversation, Line, str, float], Driver]
+"""Starts a conversation: its session's name, its core, its line, the client's address, when it connected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +58,26 @@ class _Keys:
         return hmac.compare_digest(principal.encode(), self.principal.encode())
 
 
+class _Turn:
+    """What a connection that may return to a session holds instead of a place, until it has or has not."""
+
+    def __init__(self, session: Session) -> None:
+        self._session: Session | None = session
+        session.returning += 1
+
+    def release(self) -> None:
+        """See `server.sockets.Place`."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.returning -= 1
+
+
 class Session:
-    """One session: its core, its driver and its line, and the keys to it."""
+    """One session: its core, its driver and its line, and the keys to it.
+
+    Attributes:
+        returning: connections that name it and have not resumed it yet.
+    """
 
     def __init__(
         self, session_id: str, core: NativeConversation, line: Line, driver: Driver, keys: _Keys, observer: Observer
@@ -64,6 +86,7 @@ class Session:
         self.line = line
         self.driver = driver
         self.keys = keys
+        self.returning = 0
         self._core = core
         self._observer = observer
 
@@ -94,6 +117,8 @@ class Sessions:
         observer: told of sessions that lose their client and get it back.
         new_id, new_token: names and resume tokens nobody can guess.
         open_line: what a session sends its messages through.
+        max_finished, max_expired, max_detached: see `MAX_FINISHED`, `MAX_EXPIRED`, `MAX_DETACHED`.
+            crowded: whether places are scarce, so that `max_detached` counts.
     """
 
     def __init__(
@@ -107,6 +132,8 @@ class Sessions:
         open_line: Callable[[NativeConversation], Line] = Line,
         max_finished: int = MAX_FINISHED,
         max_expired: int = MAX_EXPIRED,
+        max_detached: int = MAX_DETACHED,
+        crowded: Callable[[], bool] = lambda: True,
     ) -> None:
         self._setup = setup
         self._open_driver = open_driver
@@ -116,9 +143,12 @@ class Sessions:
         self._open_line = open_line
         self._max_finished = max_finished
         self._max_expired = max_expired
+        self._max_detached = max_detached
+        self._crowded = crowded
         self._sessions: dict[str, Session] = {}
         self._finished: dict[str, Session] = {}
         self._expired: dict[str, _Keys] = {}
+        self._detached: dict[str, dict[str, Session]] = {}  # by principal; those that wait longest come first
         self._tasks: set[asyncio.Task[None]] = set()
         self._newcomers: set[asyncio.Timeout] = set()
         self._drain_ms: int | None = None
@@ -127,10 +157,15 @@ class Sessions:
         """How many sessions there are, those that wait for their client included."""
         return len(self._sessions)
 
-    def exempt(self, query: Mapping[str, str], principal: str) -> bool:
-        """Whether a connection needs no new place: it names a session that lives, and comes from its principal."""
+    def exempt(self, query: Mapping[str, str], principal: str) -> Place | None:
+        """What a connection holds instead of a place that names a session which lives, and comes from its principal.
+
+        None where there is no such session, or as many connections as may be are about to return to it already.
+        """
         session = self._sessions.get(query.get("session", ""))
-        return session is not None and session.keys.admit(principal)
+        if session is None or session.returning >= MAX_RETURNING or not session.keys.admit(principal):
+            return None
+        return _Turn(session)
 
     async def serve(self, socket: Socket, *, hinted: bool, keep_place: Callable[[], Place | None]) -> None:
         """Run a connection to its end.
@@ -150,6 +185,7 @@ class Sessions:
                 session = self._find(request, socket.principal)
                 if (place := keep_place()) is not None:
                     place.release()  # the session has its own
+                self._not_detached(session)
                 await session.resume(socket, last_seq, request.resume_token, self._new_token())
                 return
             if hinted and first is not None:
@@ -168,7 +204,8 @@ class Sessions:
         self._drain_ms = deadline_ms
         now = asyncio.get_running_loop().time()
         for patience in self._newcomers:
-            patience.reschedule(now)
+            if not patience.expired():  # one that is about to fire cannot be moved, and need not be
+                patience.reschedule(now)
         for session in list(self._sessions.values()):
             session.driver.drain(deadline_ms)
 
@@ -203,10 +240,15 @@ class Sessions:
         session_id, token = self._new_id(), self._new_token()
         core = NativeConversation(self._setup, session_id, token)
         line = self._open_line(core)
-        driver = self._open_driver(core, line, socket.peer, connected_at)
+        driver = self._open_driver(session_id, core, line, socket.peer, connected_at)
         keys = _Keys(socket.principal, (token,))
         session = Session(session_id, core, line, driver, keys, self._observer)
-        line.on_lost = lambda window_ms: self._observer.lost(session_id, socket.peer, window_ms)
+
+        def lost(window_ms: int) -> None:
+            self._observer.lost(session_id, socket.peer, window_ms)
+            self._detach(session)
+
+        line.on_lost = lost
         self._sessions[session_id] = session
         task = asyncio.create_task(self._live(session, keep_place()), name=f"session {session_id}")
         self._tasks.add(task)
@@ -226,11 +268,12 @@ class Sessions:
             finally:
                 if place is not None:
                     place.release()
+            self._not_detached(session)  # it holds no place any more, and is bounded with those that have ended
             self._finished[session.id] = session
-            if len(self._finished) > self._max_finished:
-                next(iter(self._finished.values())).line.end()
+            self._forget_finished()
             await session.line.over
         finally:
+            self._not_detached(session)
             self._finished.pop(session.id, None)
             del self._sessions[session.id]
             if session.line.expired:
@@ -238,6 +281,31 @@ class Sessions:
                 if len(self._expired) > self._max_expired:
                     del self._expired[next(iter(self._expired))]
             await session.line.aclose()
+
+    def _forget_finished(self) -> None:
+        """End the oldest of the sessions that are over, but for those whose client is there and reads."""
+        unread = [session for session in self._finished.values() if session.line.socket is None]
+        for session in unread[: max(len(self._finished) - self._max_finished, 0)]:
+            del self._finished[session.id]
+            session.line.end()
+
+    def _detach(self, session: Session) -> None:
+        """A session goes on without its client. One caller's must not hold every place that there is."""
+        if session.id in self._finished:
+            return
+        waiting = self._detached.setdefault(session.keys.principal, {})
+        waiting[session.id] = session
+        if len(waiting) > self._max_detached and self._crowded():
+            longest = next(iter(waiting.values()))
+            self._not_detached(longest)
+            longest.line.end()
+
+    def _not_detached(self, session: Session) -> None:
+        """A session does not wait for its client, or not any more."""
+        waiting = self._detached.get(session.keys.principal, {})
+        waiting.pop(session.id, None)
+        if not waiting:
+            self._detached.pop(session.keys.principal, None)
 
     def _find(self, request: Resume, principal: str) -> Session:
         session = self._sessions.get(request.session_id)

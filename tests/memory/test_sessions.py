@@ -17,6 +17,7 @@ from server.faces.native import NativeConversation
 from server.faces.native_setup import NativeLimits
 from server.line import Line
 from server.outbox import Outbox
+from server.sessions import MAX_RETURNING
 from server.sockets import MemorySocket
 from word_engine import WordEngine
 
@@ -161,7 +162,9 @@ async def test_a_client_chooses_a_shorter_window_and_no_longer_one() -> None:
 async def test_the_next_connection_needs_no_place_and_gives_back_one_that_it_took() -> None:
     async with serving(WordEngine()) as gateway:
         client, first = await opened(gateway)
-        assert gateway.sessions.exempt({"session": "s1"}, "me")
+        turn = gateway.sessions.exempt({"session": "s1"}, "me")
+        assert turn is not None
+        turn.release()
         assert not gateway.sessions.exempt({"session": "s1"}, "you")
         assert not gateway.sessions.exempt({"session": "s2"}, "me")
         assert not gateway.sessions.exempt({}, "me")
@@ -185,6 +188,101 @@ async def test_a_connection_that_was_let_in_for_a_resume_may_do_nothing_else() -
         assert json.loads(await sneaking.hear())["code"] == "bad_request"
         assert await sneaking.hear() == "close 4400"
         assert len(gateway.sessions) == 1
+
+
+async def test_only_a_few_connections_at_a_time_are_let_in_for_one_session() -> None:
+    async with serving(WordEngine()) as gateway:
+        await opened(gateway)
+        other, _ = await opened(gateway)
+        named = {"session": "s1"}
+        silent = [await gateway.connect("/v1/stream?session=s1") for _ in range(MAX_RETURNING)]
+        assert gateway.sessions.exempt(named, "me") is None
+        turn = gateway.sessions.exempt({"session": "s2"}, "me")
+        assert turn is not None
+        turn.release()
+        turn.release()
+        await other.resume()
+        assert (await other.message())["type"] == "resumed"
+        await silent[0].say('{"type":"resume","session_id":"s1","resume_token":"t1","last_seq":1,"sent_bytes":0}')
+        assert json.loads(await silent[0].hear())["type"] == "resumed"
+        turn = gateway.sessions.exempt(named, "me")
+        assert turn is not None, "who has resumed still counts as one who may"
+        assert gateway.sessions.exempt(named, "me") is None
+        turn.release()
+        again = gateway.sessions.exempt(named, "me")
+        assert again is not None
+        again.release()
+
+
+async def test_one_caller_holds_only_so_many_places_without_a_connection() -> None:
+    engine = WordEngine()
+    async with serving(engine, max_detached=2) as gateway:
+        mine = [await opened(gateway) for _ in range(4)]
+        foreign = await gateway.connect(principal="you")
+        await foreign.say(START)
+        await foreign.hear()
+        for client, connection in mine[:2]:
+            await client.cut()
+            await connection.socket.gone()
+        await foreign.cut()
+        await mine[0][0].resume()  # it does not wait any more, and the next one finds room
+        assert (await mine[0][0].message())["type"] == "resumed"
+        await mine[2][0].cut()
+        await asyncio.sleep(0.02)
+        assert len(gateway.sessions) == 5
+        await mine[3][0].cut()
+        async with asyncio.timeout(PATIENCE_S):
+            while len(gateway.sessions) > 4:
+                await asyncio.sleep(0.01)
+        assert [connection.place.released for _, connection in mine] == [0, 1, 0, 0], "the longest waiting goes"
+        assert engine.open_streams <= 4
+        await mine[1][0].resume()
+        assert (await mine[1][0].message())["code"] == "not_found"
+        await mine[2][0].resume()
+        assert (await mine[2][0].message())["type"] == "resumed"
+
+
+async def test_a_session_that_is_over_is_not_taken_from_a_client_that_reads() -> None:
+    async with serving(WordEngine(), max_finished=1) as gateway:
+        reader, connection = await opened(gateway)
+        connection.socket.answers_close = False
+        await reader.say('{"type":"stop"}')
+        assert (await reader.message())["type"] == "summary"
+        await asyncio.sleep(0.02)
+        held = gateway.sessions._sessions["s1"]
+        held.line.socket = connection.socket  # it has come back, and takes its time
+        for number in range(3):
+            client, connection = await opened(gateway)
+            connection.socket.answers_close = False
+            await client.say('{"type":"stop"}')
+            assert (await client.message())["type"] == "summary"
+            await asyncio.sleep(0.02)
+            assert not held.line.over.done(), number
+        assert len(gateway.sessions) == 1
+        held.line.socket = None
+        held.line.end()
+
+
+async def test_a_drain_as_a_newcomer_runs_out_of_time() -> None:
+    gateway = MemoryGateway(WordEngine(), NativeLimits(start_timeout_ms=30))
+    await gateway.connect()
+    await asyncio.sleep(0)
+    (patience,) = gateway.sessions._newcomers
+    drained: list[bool] = []
+
+    def drain() -> None:
+        drained.append(patience.expired())
+        gateway.sessions.drain(1000)
+        drained.append(True)
+
+    when = patience.when()
+    assert when is not None
+    asyncio.get_running_loop().call_at(when, drain)
+    async with asyncio.timeout(PATIENCE_S):
+        while not drained:
+            await asyncio.sleep(0.005)
+    assert drained == [True, True]
+    await gateway.aclose()
 
 
 async def test_a_session_is_for_the_principal_that_opened_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from websockets.frames import Frame, Opcode
 
+from memory_gateway import OnePlace
 from server.admission import Admission
 from server.sockets import SocketClosed
 from server.websocket import Route, WebSocket, WebSocketDoor
@@ -108,6 +110,31 @@ async def test_empty_fragments_are_not_kept(socket: Transport) -> None:
     websocket.connection_lost(None)
 
 
+async def test_fragments_take_the_memory_of_their_bytes(socket: Transport) -> None:
+    heard: list[object] = []
+
+    async def keep(websocket: WebSocket) -> None:
+        heard.append(await websocket.receive())
+
+    websocket = connect(
+        socket,
+        WebSocketDoor(
+            {"/echo": Route(keep)},
+            admission=Admission(2, random=lambda: 0.5, clock=time.monotonic),
+            max_connections=2,
+            idle_ms=30_000,
+        ),
+    )
+    websocket.data_received(b"".join(frames(Opcode.BINARY, 1, b"a", fin=False)))
+    websocket.data_received(b"".join(frames(Opcode.CONT, 20_000, b"b", fin=False)))
+    assert sys.getsizeof(websocket._fragments) < 50_000
+    websocket.data_received(b"".join(frames(Opcode.CONT, 1, b"c")))
+    websocket.connection_lost(None)
+    assert websocket.task is not None
+    await websocket.task
+    assert heard == [b"a" + b"b" * 20_000 + b"c"]
+
+
 @pytest.mark.parametrize(
     "request_",
     [
@@ -191,9 +218,11 @@ async def test_a_browser_is_refused_in_http_where_there_are_too_many_sockets(soc
 async def test_who_returns_needs_no_place_of_its_own(socket: Transport) -> None:
     asked = []
 
-    def exempt(query: Mapping[str, str], principal: str) -> bool:
+    turn = OnePlace()
+
+    def exempt(query: Mapping[str, str], principal: str) -> OnePlace | None:
         asked.append((dict(query), principal))
-        return query.get("session") == "s1"
+        return turn if query.get("session") == "s1" else None
 
     admission = full()
     request = HANDSHAKE.replace(b"/echo", b"/echo?session=s1").replace(b"Host: here", b"Host: here\r\nX-Api-Key: k")
@@ -201,9 +230,21 @@ async def test_who_returns_needs_no_place_of_its_own(socket: Transport) -> None:
     assert socket.written[0].startswith(b"HTTP/1.1 101")
     assert asked == [({"session": "s1"}, websocket.principal)]
     assert websocket.principal.startswith("key ")
-    assert websocket.place is None
-    assert websocket.keep_place() is None
     assert admission.in_use == 1
+    assert turn.released == 0
+    websocket.connection_lost(None)
+    assert websocket.task is not None
+    await websocket.task
+    assert turn.released == 1
+    assert admission.in_use == 1
+
+
+async def test_a_refused_handshake_does_not_keep_its_turn(socket: Transport) -> None:
+    turn = OnePlace()
+    request = HANDSHAKE.replace(b"Version: 13", b"Version: 9")
+    websocket = connect(socket, door_with(full(), exempt=lambda query, principal: turn), request)
+    assert not socket.written[0].startswith(b"HTTP/1.1 101")
+    assert turn.released == 1
     websocket.connection_lost(None)
 
 

@@ -293,7 +293,7 @@ def test_a_scheme_that_was_written_out_is_noticed(monkeypatch: pytest.MonkeyPatc
 )
 def test_a_refusal_is_quoted_in_one_short_line(kind: str, body: bytes, told: str) -> None:
     assert plain_text(kind, body) == told
-    refused = status_error(503, "7", told)
+    refused = status_error(503, "7", told, refused="stream")
     why = f"The gateway refuses the stream: {told}" if told else "The gateway is full or not ready."
     assert (refused.code, refused.message, refused.retry_after_ms) == (Code.OVERLOADED, why, 7000)
 

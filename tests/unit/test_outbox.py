@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.conversation import Send
-from server.outbox import Outbox
+from server.outbox import MAX_KEPT_CHARS, KeptMemory, Outbox
 
 
 def partial(utterance: int, revision: int = 1) -> Send:
@@ -127,6 +127,49 @@ def test_too_much_waiting_is_noticed(bounds: dict[str, int]) -> None:
     assert outbox.overflowing
     drained(outbox)
     assert not outbox.full
+
+
+def test_half_a_minute_of_busy_speech_is_kept() -> None:
+    outbox = Outbox(numbered=True)
+    words = '"w":"' + "x" * 3_000 + '"'
+    for _ in range(300):
+        outbox.put(Send('{"type":"partial",' + words + "}", "u0", lossy=True))
+        drained(outbox)
+    assert outbox.has_after(0)
+    for _ in range(MAX_KEPT_CHARS // 3_000):
+        outbox.put(Send('{"type":"partial",' + words + "}", "u0", lossy=True))
+        drained(outbox)
+    assert not outbox.has_after(0)
+
+
+def test_what_all_keep_is_bounded_and_each_has_its_share() -> None:
+    memory = KeptMemory(max_chars=2_000, share_chars=400)
+    outboxes = [Outbox(numbered=True, memory=memory) for _ in range(3)]
+    for outbox in outboxes:
+        for utterance in range(100):
+            outbox.put(final(utterance))
+            drained(outbox)
+    assert memory.used_chars <= 2_000 + 3 * 400
+    assert all(outbox.has_after(95) for outbox in outboxes), "not even the share was left"
+    assert not outboxes[-1].has_after(50)
+    for outbox in outboxes:
+        outbox.release()
+    assert memory.used_chars == 0
+
+
+def test_a_released_outbox_keeps_nothing_and_still_sends() -> None:
+    memory = KeptMemory()
+    outbox = Outbox(numbered=True, memory=memory)
+    for utterance in range(3):
+        outbox.put(final(utterance))
+    drained(outbox)
+    outbox.rewind(1)
+    outbox.put(final(3))
+    outbox.release()
+    assert kinds(drained(outbox)) == [(2, "final", 1), (3, "final", 2), (4, "final", 3)]
+    assert memory.used_chars == 0
+    outbox.release()
+    assert memory.used_chars == 0
 
 
 class Client:

@@ -15,7 +15,7 @@ from typing import Any
 from asr.config import GatewayConfig
 from asr.engine import Model, Readiness
 from asr.errors import ASRError, Code
-from asr.session.address import Address, connection_error, status_error
+from asr.session.address import Address, connection_error, one_line, status_error
 
 MAX_ANSWER_BYTES = 4 << 20
 
@@ -28,7 +28,7 @@ async def fetch_models(config: GatewayConfig, address: Address, context: ssl.SSL
     """
     status, body, retry_after = await _get(config, address, context, "/v1/models")
     if status != 200:
-        raise status_error(status, retry_after)
+        raise status_error(status, retry_after, _reason(body))
     rows = body.get("data") if isinstance(body, dict) else None
     if not isinstance(rows, list):
         raise ASRError(Code.INTERNAL, "The gateway's list of models is not one. Is it a riva-gateway?")
@@ -44,6 +44,12 @@ async def fetch_readiness(config: GatewayConfig, address: Address, context: ssl.
     if isinstance(body, dict) and isinstance(body.get("ready"), bool):
         return Readiness(body["ready"], str(body.get("detail") or ""))
     return Readiness(False, status_error(status, retry_after).message)
+
+
+def _reason(body: Any) -> str:
+    error = body.get("error") if isinstance(body, dict) else None
+    message = error.get("message") if isinstance(error, dict) else None
+    return one_line(message) if isinstance(message, str) else ""
 
 
 def _model(row: dict[str, Any]) -> Model:

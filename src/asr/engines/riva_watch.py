@@ -120,7 +120,8 @@ class Watch:
         waits = [config.first_response_timeout_ms, config.drain_timeout_ms, config.idle_silence_ms]
         waits += [self._stall_ms, 2 * self._degraded_ms, config.quiet_final_ms]
         self._look_s = min([1.0, *(wait / 4000 for wait in waits if wait)])
-        self._owes_s = min([OWES_S, *(wait / 4000 for wait in (self._stall_ms, 2 * self._degraded_ms) if wait)])
+        owing = (self._stall_ms, 2 * self._degraded_ms, config.first_response_timeout_ms)
+        self._owes_s = min([OWES_S, *(wait / 4000 for wait in owing if wait)])
         self._close_look_s = min(self._look_s, CLOSE_LOOK_S, self._owes_s)
         self._told = False
         self.first_audio_at: float | None = None

@@ -157,23 +157,34 @@ def connection_error(error: BaseException) -> ASRError:
 
 
 def plain_text(content_type: str, body: bytes) -> str:
-    """The first 200 characters of a plain text in one printable line; "" for anything else, such as a page."""
+    """A plain text as `one_line`; "" for anything else, such as a page."""
     if content_type.partition(";")[0].strip().lower() != "text/plain":
         return ""
-    text = body[: 8 * MAX_QUOTE].decode(errors="replace")
+    return one_line(body[: 8 * MAX_QUOTE].decode(errors="replace"))
+
+
+def one_line(text: str) -> str:
+    """The first 200 characters in one printable line."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= MAX_QUOTE else line[: MAX_QUOTE - 1] + "…"
 
 
-def status_error(status: int, retry_after: str | None, told: str = "") -> ASRError:
-    """What an HTTP status other than the one awaited means. `told`: the gateway's own reason, see `plain_text`."""
+def status_error(status: int, retry_after: str | None, told: str = "", *, refused: str = "request") -> ASRError:
+    """What an HTTP status other than the one awaited means.
+
+    Args:
+        status: the number.
+        retry_after: that header.
+        told: the gateway's own reason, as `one_line` gives it.
+        refused: what it was asked for.
+    """
     code = _STATUS_CODES.get(status, Code.UNAVAILABLE if status >= 500 else Code.BAD_REQUEST)
     sentences = {
         401: "The gateway asks for a credential, or refuses the one it got. Give token=….",
         403: "The gateway does not allow this.",
         404: "There is no gateway at this address (HTTP 404). Check its port and path.",
         429: "The gateway refuses further requests for now.",
-        503: f"The gateway refuses the stream: {told}" if told else "The gateway is full or not ready.",
+        503: f"The gateway refuses the {refused}: {told}" if told else "The gateway is full or not ready.",
     }
     message = sentences.get(status, f"The gateway answered with HTTP status {status}.")
     wait = (

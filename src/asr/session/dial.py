@@ -82,7 +82,8 @@ class Dialer:
         except InvalidStatus as error:
             response = error.response
             told = plain_text("".join(response.headers.get_all("Content-Type")), response.body or b"")
-            raise status_error(response.status_code, response.headers.get("Retry-After"), told) from error
+            wait = response.headers.get("Retry-After")
+            raise status_error(response.status_code, wait, told, refused="stream") from error
         except InvalidMessage as error:
             cause = error.__cause__
             raise connection_error(cause if isinstance(cause, OSError) else ConnectionError()) from error

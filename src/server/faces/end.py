@@ -112,7 +112,11 @@ class EndConversation:
         """A fatal error; before it, the audio that is lost because of it."""
         fed_ms = self._fed_bytes // BYTES_PER_MS
         lost = fed_ms > self._covered_ms and not self._over
-        return [*([self._gap(self._covered_ms, fed_ms)] if lost else []), *self._told(error)]
+        told: list[Command] = [self._gap(self._covered_ms, fed_ms)] if lost else []
+        if self._close_code == GOING_AWAY and not self._over:
+            self._over = True
+            return [*told, Hangup(GOING_AWAY)]  # a drain whose recognizer is not done in time
+        return [*told, *self._told(error)]
 
     def quiet(self, for_ms: int, limit_ms: int, now: float) -> list[Command]:
         """This dialect has no warnings."""

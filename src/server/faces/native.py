@@ -160,6 +160,8 @@ class NativeConversation:
             gap = Gap(*lost, GapCause.UPSTREAM_LOST)
             self._ledger.missed(0, gap)
             told.append(self._send(wire.encode(gap)))
+        if self._close_code == GOING_AWAY and error.code in (Code.UNAVAILABLE, Code.TIMEOUT):
+            return [*told, *self._end(now)]  # a drain whose recognizer is not done in time
         message = self._send(wire.encode_error(error, fatal=True, session_id=self._session_id))
         code = TOO_BIG if error.code is Code.TOO_LARGE else refusal(error.code).close_code
         return [*told, message, Hangup(code, error.code.value)]
