@@ -51,7 +51,7 @@ async def chunks(ms: int, step_ms: int = 100, pause_s: float = 0.0) -> AsyncIter
 
 async def forever(step_ms: int = 100, pause_s: float = 0.005) -> AsyncIterator[AudioInput]:
     while True:
-        yield bytes(32 * step_ms)
+        yield b"\x00\x20" * (16 * step_ms)  # loud: a server may be silent while nobody speaks
         await asyncio.sleep(pause_s)
 
 
