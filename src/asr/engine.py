@@ -168,7 +168,9 @@ def match_language(wanted: str, available: Sequence[str]) -> str | None:
 def _pick_model(options: Options, models: Sequence[Model]) -> Model:
     if not models:
         raise ASRError(
-            Code.UNAVAILABLE, "The recognizer serves no model at the moment. Try again when it has finished loading."
+            Code.UNAVAILABLE,
+            "The recognizer serves no model at the moment. Try again when it has finished loading.",
+            retry_after_ms=1_000,
         )
     if options.model:
         named = [m for m in models if m.name == options.model]
