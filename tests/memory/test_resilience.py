@@ -359,6 +359,16 @@ async def test_a_defect_of_an_engine_is_survived_too() -> None:
     await engine.aclose()
 
 
+async def test_a_failure_is_not_its_own_cause() -> None:
+    fault = ASRError(Code.BAD_AUDIO, "Not mono.")
+    engine = ResilientEngine([CountingEngine([Fault(3, fault)])], QUICK)
+    with pytest.raises(ASRError) as caught:
+        await listen(engine, piped([frames(9)]))
+    assert caught.value is fault
+    assert fault.__cause__ is None
+    await engine.aclose()
+
+
 async def test_a_caller_who_leaves_between_two_attempts_gives_its_place_back() -> None:
     config = ResilienceConfig(replay_max_ms=4, retry_base_ms=1, retry_cap_ms=2)
     inner = CountingEngine([Fault(10, lost())], utterance_frames=100, partials=False)

@@ -253,7 +253,10 @@ class _Run:
             if cursor.failure is not None:
                 self._own_failure = error if isinstance(error, ASRError) else None
                 raise
-            raise self._failed(error, lease, born_at) from error
+            failed = self._failed(error, lease, born_at)
+            if failed is error:
+                raise
+            raise failed from error
         finally:
             cursor.close()
             try:

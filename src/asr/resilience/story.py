@@ -69,11 +69,6 @@ class Story:
         """Whether no utterance is open: nothing that was guessed waits for its final."""
         return all(channel.open is None for channel in self._channels.values())
 
-    @property
-    def guessed_ms(self) -> int:
-        """How far open utterances have been guessed."""
-        return max((channel.open.end_ms for channel in self._channels.values() if channel.open), default=0)
-
     def attempt(self, base_ms: int) -> None:
         """A further attempt begins with the audio from here on."""
         self._base_ms = base_ms
