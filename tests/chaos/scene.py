@@ -6,21 +6,25 @@ Those who behave are there to be harmed: each row plays its fault beside them, a
 from __future__ import annotations
 
 import asyncio
+import os
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
+
+import pytest
 
 from chaos.behaviour import Behaviour
 from chaos.clients import Record, Script, native
 from chaos.gateway_process import Footprint, GatewayProcess
 from chaos.numbered import FRAME_BYTES, FRAME_MS, FRAMES_PER_CLIENT, Verdict
-from chaos.play import Outcome
+from chaos.play import Outcome, seed
 from chaos.standin import StandIn
 
 MB = 1024 * 1024
 LIMIT_S = 110.0
+PARALLEL = 4
 SPARE_S = 20.0
 STRANGER = 500
 """Clients from this number on are not among those who behave."""
@@ -248,6 +252,23 @@ async def play_all(rows: list[Row], seed: int, parallel: int) -> dict[str, Outco
 
     await asyncio.gather(*(one(row) for row in rows if not row.alone))
     return found
+
+
+def play_selected(request: pytest.FixtureRequest, rows: Sequence[Row]) -> dict[str, Outcome]:
+    """What became of those rows whose tests were selected, by their numbers."""
+    selected = {
+        item.callspec.params["row"].number
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "row" in item.callspec.params
+    }
+    parallel = int(os.environ.get("CHAOS_PARALLEL", str(PARALLEL)))
+    return asyncio.run(play_all([row for row in rows if row.number in selected], seed(), parallel))
+
+
+def check(row: Row, outcome: Outcome) -> None:
+    """Fail where the row did not go as promised."""
+    print(f"seed {outcome.seed}, row {row.number} ({row.fault}): {outcome}")  # noqa: T201 - replay needs the seed
+    assert not outcome.failures, "\n".join(outcome.failures)
 
 
 async def all_of(*work: Coroutine[Any, Any, Any]) -> None:

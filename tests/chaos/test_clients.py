@@ -5,41 +5,29 @@ The rows that were selected are played first, then each test looks at its own; `
 
 from __future__ import annotations
 
-import asyncio
-import os
-
 import pytest
 
 from chaos.client_rows import CLIENT_ROWS
 from chaos.crowd_rows import CROWD_ROWS
 from chaos.input_rows import INPUT_ROWS
-from chaos.play import Outcome, seed
+from chaos.play import Outcome
 from chaos.resume_rows import RESUME_ROWS
-from chaos.scene import Row, play_all
+from chaos.scene import Row, check, play_selected
 
 ROWS = (*CLIENT_ROWS, *RESUME_ROWS, *INPUT_ROWS, *CROWD_ROWS)
-PARALLEL = 4
 
 
 @pytest.fixture(scope="module")
 def outcomes(request: pytest.FixtureRequest) -> dict[str, Outcome]:
     """What became of each selected row."""
-    selected = {
-        item.callspec.params["row"].number
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "row" in item.callspec.params
-    }
-    parallel = int(os.environ.get("CHAOS_PARALLEL", str(PARALLEL)))
-    return asyncio.run(play_all([row for row in ROWS if row.number in selected], seed(), parallel))
+    return play_selected(request, ROWS)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.number)
 def test_client(row: Row, outcomes: dict[str, Outcome]) -> None:
-    outcome = outcomes[row.number]
-    print(f"seed {outcome.seed}, row {row.number} ({row.fault}): {outcome}")  # noqa: T201 - replay needs the seed
-    assert not outcome.failures, "\n".join(outcome.failures)
+    check(row, outcomes[row.number])
 
 
 def test_every_row_is_there_once() -> None:
