@@ -24,7 +24,11 @@ run: setup ## start the gateway: https://localhost:8443
 test: ## install what the tests need (a browser included) and run them all
 	@scripts/dev/system-packages.sh python
 	@scripts/dev/environment.sh dev
-	@CHROMIUM="$$(scripts/dev/system-packages.sh browser)" && export CHROMIUM && $(BIN)/python -m pytest $(ARGS)
+	@scripts/dev/environment.sh clients
+	@scripts/dev/system-packages.sh curl
+	@CHROMIUM="$$(scripts/dev/system-packages.sh browser)" && NODE="$$(scripts/dev/system-packages.sh node)" && \
+		POSTGRES="$$(scripts/dev/system-packages.sh postgres)" && \
+		export CHROMIUM NODE POSTGRES && $(BIN)/python -m pytest $(ARGS)
 
 check: ## style, types, import directions, shell scripts
 	@scripts/dev/system-packages.sh python
@@ -55,4 +59,4 @@ screenshots: ## take the pictures of the page that the documents show
 	@CHROMIUM="$$(scripts/dev/system-packages.sh browser)" && export CHROMIUM && $(BIN)/python scripts/dev/screenshots.py $(ARGS)
 
 clean: ## throw away .venv and all caches
-	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf .venv .venv-clients .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

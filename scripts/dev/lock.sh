@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Pin every dependency with its hashes: requirements/runtime.txt (what runs) and dev.txt (that and the tools).
+# Pin every dependency with its hashes: requirements/runtime.txt (what runs), dev.txt (that and the tools)
+# and clients.txt (the clients of others that the contract tests drive).
 #
 # Versions already pinned stay; --upgrade takes the newest. One file serves every platform and Python
 # from 3.11 on, and names no place to download from: that stays the choice of who installs.
@@ -15,10 +16,10 @@ compile() {
     local output=$1
     shift
     "$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-        --no-emit-index-url --no-header --no-annotate --extra microphone \
-        pyproject.toml "$@" --output-file "$output"
+        --no-emit-index-url --no-header --no-annotate "$@" --output-file "$output"
     echo "wrote $output"
 }
 
-compile requirements/runtime.txt --group build "${@}"
-compile requirements/dev.txt --group build --group dev "${@}"
+compile requirements/runtime.txt pyproject.toml --extra microphone --extra vad --group build "${@}"
+compile requirements/dev.txt pyproject.toml --extra microphone --extra vad --group build --group dev "${@}"
+compile requirements/clients.txt --group clients "${@}"

@@ -8,6 +8,9 @@
 #   system-packages.sh sounds    sox and flite, which made the clips under tests/fixtures
 #   system-packages.sh clock     libfaketime, which steps a test's clock; prints where it is
 #   system-packages.sh listen    PortAudio, for `riva-gateway listen`
+#   system-packages.sh node      Node.js and npm, for the JavaScript clients of the tests; prints where node is
+#   system-packages.sh postgres  PostgreSQL's server, which tests start; prints the folder of its programs
+#   system-packages.sh curl      curl, whose lines the documents show
 #
 # Debian and Ubuntu: apt-get, through sudo where needed. Elsewhere it says what to install.
 set -euo pipefail
@@ -78,6 +81,30 @@ playwrights_own() {
     [ ! -d "$cache" ] || find "$cache" -path '*/chromium-*' -name chrome -type f | sort -V | tail -n 1
 }
 
+# Node 20 or newer: Debian 12 has an older one, and what drives the browser brings its own.
+javascript() {
+    local found
+    found=$(command -v node || true)
+    if [ -z "$found" ] || [ "$("$found" -p 'process.versions.node.split(".")[0]')" -lt 20 ]; then
+        found=$(find .venv/lib -path '*/playwright/driver/node' -type f | head -n 1)
+        [ -n "$found" ] || fail "run scripts/dev/environment.sh dev first: it brings a Node.js"
+    fi
+    have npm || install npm
+    echo "$found"
+}
+
+database() {
+    local found
+    found=$(servers)
+    [ -n "$found" ] || { install postgresql && found=$(servers); }
+    [ -n "$found" ] || fail "PostgreSQL was installed and is not under /usr/lib/postgresql"
+    dirname "$found"
+}
+
+servers() {
+    find /usr/lib/postgresql -path '*/bin/initdb' 2>/dev/null | sort -V | tail -n 1
+}
+
 clock() {
     local found
     found=$(steppers)
@@ -112,6 +139,9 @@ browser) browser ;;
 shell) have shellcheck || install shellcheck ;;
 sounds) if ! have sox || ! have flite; then install sox flite; fi ;;
 clock) clock ;;
+node) javascript ;;
+postgres) database ;;
+curl) have curl || install curl ;;
 listen) ldconfig -p 2>/dev/null | grep -q libportaudio || install libportaudio2 ;;
-*) fail "usage: $0 base|python|browser|shell|sounds|clock|listen" ;;
+*) fail "usage: $0 base|python|browser|shell|sounds|clock|listen|node|postgres|curl" ;;
 esac

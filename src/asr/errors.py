@@ -35,6 +35,8 @@ class Code(StrEnum):
     """The client said nothing for longer than the stated bound."""
     SLOW_READER = "slow_reader"
     """The client does not read what it is sent."""
+    STORAGE_FULL = "storage_full"
+    """There is no room on the disk for what was sent."""
     RATE_LIMITED = "rate_limited"
     """The caller's own quota is used up."""
     OVERLOADED = "overloaded"
@@ -58,7 +60,15 @@ class Action(StrEnum):
     NONE = "none"
 
 
-_RETRYABLE = {Code.RATE_LIMITED, Code.OVERLOADED, Code.UNAVAILABLE, Code.TIMEOUT, Code.IDLE_TIMEOUT, Code.SLOW_READER}
+_RETRYABLE = {
+    Code.STORAGE_FULL,
+    Code.RATE_LIMITED,
+    Code.OVERLOADED,
+    Code.UNAVAILABLE,
+    Code.TIMEOUT,
+    Code.IDLE_TIMEOUT,
+    Code.SLOW_READER,
+}
 
 _ACTIONS = {
     Code.BAD_REQUEST: Action.FIX_REQUEST,
@@ -72,6 +82,7 @@ _ACTIONS = {
     Code.TOO_LARGE: Action.FIX_REQUEST,
     Code.IDLE_TIMEOUT: Action.RESTART,
     Code.SLOW_READER: Action.RESTART,
+    Code.STORAGE_FULL: Action.WAIT,
     Code.RATE_LIMITED: Action.WAIT,
     Code.OVERLOADED: Action.WAIT,
     Code.UNAVAILABLE: Action.RESTART,

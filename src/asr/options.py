@@ -16,6 +16,7 @@ _EMPTY: Mapping[str, str] = MappingProxyType({})
 
 MAX_PHRASES = 5000
 MAX_ALTERNATIVES = 20
+MAX_CHANNELS = 8
 
 
 def _bad(param: str, message: str) -> ASRError:
@@ -104,6 +105,7 @@ class Options:
         upstream_options: passed on to Riva as `custom_configuration`, unread.
         request_id: an id of the caller's, sent upstream and echoed; "" for none.
         fail_on_unsupported: refuse what the engine cannot do, instead of a warning.
+        channels: of the audio, interleaved; over 1, each is recognized on its own (`Event.channel` tells which).
     """
 
     language: str = ""
@@ -120,8 +122,11 @@ class Options:
     upstream_options: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     request_id: str = ""
     fail_on_unsupported: bool = False
+    channels: int = 1
 
     def __post_init__(self) -> None:
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise _bad("channels", f"The number of channels is {self.channels}; it must be 1 to {MAX_CHANNELS}.")
         if not 1 <= self.max_alternatives <= MAX_ALTERNATIVES:
             raise _bad("max_alternatives", f"max_alternatives is {self.max_alternatives}; it must be 1 to 20.")
         if len(self.phrases) > MAX_PHRASES:

@@ -12,7 +12,15 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from asr.config import LocalConfig, MockConfig, ResilienceConfig, ResilientConfig, RivaConfig
+from asr.config import (
+    GatedConfig,
+    LocalConfig,
+    MockConfig,
+    ResilienceConfig,
+    ResilientConfig,
+    RivaConfig,
+    SilenceGateConfig,
+)
 from asr.endpoints import PRINTABLE, is_ipv6, is_loopback, parse_endpoint, parse_metadata
 from asr.loading import SettingsError, StrictSettings, load_settings
 
@@ -45,7 +53,6 @@ class EngineSettings(StrictSettings):
     own_prefixes: ClassVar[tuple[str, ...]] = ("ASR_", "RIVA_")
     foreign_keys: ClassVar[frozenset[str]] = frozenset(
         {
-            "RIVA_GRPC_PORT",  # the container's own
             # the command's own (`server.settings`); a program that uses the library may run beside it
             *("ASR_SERVER", "ASR_CA_CERT", "ASR_INSECURE", "ASR_LANGUAGE", "ASR_MODEL", "ASR_WORDS", "ASR_FORMAT"),
             *("ASR_OUTPUT_DIR", "ASR_DEVICE", "ASR_MOCK_HOST", "ASR_MOCK_GRPC_PORT", "ASR_MOCK_HTTP_PORT"),
@@ -55,6 +62,9 @@ class EngineSettings(StrictSettings):
     asr_engine: EngineName | None = None
     asr_mock_plan: Path | None = None
     asr_secrets_dir: Path | None = None
+    asr_silence_gate: bool = False
+    asr_silence_gate_after_ms: Annotated[int, Field(ge=500, le=60_000)] = 2_000
+    asr_silence_gate_pad_ms: Annotated[int, Field(ge=100, le=5_000)] = 500
     asr_failover_timeout_ms: Timeout = _RESILIENCE.failover_timeout_ms
     asr_start_timeout_ms: Timeout = _RESILIENCE.start_timeout_ms
     asr_retry_base_ms: Annotated[int, Field(ge=1, le=60_000)] = _RESILIENCE.retry_base_ms
@@ -73,6 +83,9 @@ class EngineSettings(StrictSettings):
     riva_ssl_root_cert: Path | None = None
     riva_ssl_client_cert: Path | None = None
     riva_ssl_client_key: Path | None = None
+    nim_host: str = ""
+    riva_grpc_port: Annotated[int, Field(ge=1, le=65535)] = 50051
+    """Goes with `nim_host`."""
     riva_model: str = _RIVA.model
     riva_api_key: SecretStr | None = None
     riva_function_id: str = ""
@@ -129,7 +142,7 @@ class EngineSettings(StrictSettings):
             )
         return value
 
-    @field_validator("riva_host")
+    @field_validator("riva_host", "nim_host")
     @classmethod
     def _bare_host(cls, value: str) -> str:
         if ":" in value.strip("[]") and not is_ipv6(value.strip("[]")):
@@ -213,10 +226,16 @@ class EngineSettings(StrictSettings):
         """The chosen engine; unset: `riva` where an endpoint is named, else `local`."""
         if self.asr_engine is not None:
             return self.asr_engine
-        return "riva" if self.riva_endpoints or self.riva_host else "local"
+        return "riva" if self.riva_endpoints or self.riva_host or self.nim_host else "local"
 
-    def engine_config(self) -> ResilientConfig | MockConfig:
-        """The record of the chosen engine."""
+    def engine_config(self) -> ResilientConfig | MockConfig | GatedConfig:
+        """The record of the chosen engine, behind its silence gate where that is on."""
+        chosen = self._chosen()
+        if not self.asr_silence_gate:
+            return chosen
+        return GatedConfig(chosen, SilenceGateConfig(self.asr_silence_gate_after_ms, self.asr_silence_gate_pad_ms))
+
+    def _chosen(self) -> ResilientConfig | MockConfig:
         match self.engine:
             case "local":
                 return ResilientConfig((self.local_config(),), self._resilience())
@@ -268,8 +287,11 @@ class EngineSettings(StrictSettings):
     def _addresses(self) -> list[tuple[str, bool | None]]:
         if self.riva_endpoints:
             return [parse_endpoint(part) for part in self.riva_endpoints.split(",")]
-        host = self.riva_host.strip("[]") or "localhost"
-        return [(f"[{host}]:{self.riva_port}" if ":" in host else f"{host}:{self.riva_port}", None)]
+        if self.nim_host and not self.riva_host:
+            host, port = self.nim_host.strip("[]"), self.riva_grpc_port
+        else:
+            host, port = self.riva_host.strip("[]") or "localhost", self.riva_port
+        return [(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", None)]
 
     def _resilience(self) -> ResilienceConfig:
         return replace(

@@ -8,25 +8,36 @@ import time
 from pathlib import Path
 
 import structlog
+from fastapi import APIRouter
 
 import asr
-from asr.engine import Engine
+from asr.engine import Engine, Readiness
+from asr.nim_http import NimHttp
 from server.admission import Admission
+from server.calls import CallLimits, Desk
 from server.conversation import Conversation
 from server.drive import DriveLimits, Driver, Tally
-from server.faces import end
+from server.faces import end, openai_http, sagemaker
+from server.faces.http import GOING_DOWN
 from server.faces.native import NativeConversation
 from server.faces.native_setup import NativeLimits, NativeSetup
+from server.faces.sagemaker import SageMakerLimits
+from server.faces.sagemaker_pcm import PlainConversation
+from server.faces.sagemaker_stream import Target
 from server.line import Line
 from server.outbox import KeptMemory, Outbox
+from server.sagemaker_mount import SageMakerMount, Served
 from server.sessions import Sessions
-from server.settings import ServerSettings
+from server.settings import ServerSettings, parse_aliases
+from server.spool import Spool
 from server.websocket import Route, WebSocket, WebSocketDoor
 
 log = structlog.get_logger("server.stream")
 
 NATIVE_PATH = "/v1/stream"
 END_PATH = "/ws"
+STREAM_GRACE_MS = 10_000
+"""How long a two-way stream of SageMaker that has reached its limit may take for its last results."""
 MIN_DETACHED = 8
 """Sessions that one caller may have without a connection, however few streams there may be."""
 
@@ -95,6 +106,10 @@ class Conversations:
             max_detached=max(MIN_DETACHED, settings.max_streams // 10),
             crowded=self._is_crowded,
         )
+        self._mount = SageMakerMount(
+            Served(self._mounted_native, self._mounted_realtime, self._mounted_plain),
+            start_timeout_ms=settings.start_timeout_ms,
+        )
 
     def door(self, admission: Admission) -> WebSocketDoor:
         """Every WebSocket path there is; `admission` gives connections their places."""
@@ -104,6 +119,13 @@ class Conversations:
             NATIVE_PATH: Route(self._serve_native, ("asr.v1",), size, self._sessions.exempt),
             END_PATH: Route(
                 self._serve_end, max_message_bytes=size, refusal_text=end.refusal_text, close_code=end.close_code
+            ),
+            f"{sagemaker_stream.PATH}/": Route(
+                self._serve_mounted,
+                max_message_bytes=size,
+                exempt=self._sessions.exempt,
+                refusal_text=sagemaker_stream.error_text,
+                read_query=lambda request: _target(request).query,
             ),
         }
         settings = self._settings
@@ -120,6 +142,7 @@ class Conversations:
 
     async def drain(self, deadline_ms: int) -> None:
         """Ask every conversation to come to its end within `deadline_ms`; their connections end when they have."""
+        self._mount.drain()
         self._sessions.drain(deadline_ms)
         for driver in list(self._running):
             driver.drain(deadline_ms)
@@ -154,9 +177,41 @@ class Conversations:
         core = end.EndConversation(
             start_timeout_ms=settings.start_timeout_ms, max_session_ms=settings.max_session_ms, unix_time=time.time
         )
+        await self._converse("end", websocket, core)
+
+    # SageMaker's mount of the same dialects ----------------------------------------------------------
+
+    async def _serve_mounted(self, websocket: WebSocket) -> None:
+        await self._mount.serve(websocket, _target(websocket.request), websocket.keep_place)
+
+    async def _mounted_native(self, socket: Socket, target: Target, keep_place: KeepPlace) -> None:
+        limit_ms = self._settings.sagemaker_max_session_ms
+        text = f"A connection over SageMaker lasts {limit_ms / 60_000:g} minutes at most. Connect again and resume."
+        error = ASRError(Code.UNAVAILABLE, text, action=Action.RESUME)
+        parting = asyncio.get_running_loop().call_later(
+            limit_ms / 1000, self._sessions.part, socket, error, STREAM_GRACE_MS
+        )
+        try:
+            await self._sessions.serve(socket, hinted="session" in target.query, keep_place=keep_place)
+        finally:
+            parting.cancel()
+
+    async def _mounted_plain(self, socket: Socket, target: Target, keep_place: KeepPlace) -> None:
+        settings = self._settings
+        core = PlainConversation(
+            target.queries,
+            start_timeout_ms=settings.start_timeout_ms,
+            max_session_ms=settings.sagemaker_max_session_ms,
+            refuse_unsupported=settings.on_unsupported == "refuse",
+            stereo="refuse" if settings.stereo == "refuse" else "mix",
+        )
+        await self._converse("sagemaker", socket, core)
+
+    async def _converse(self, face: str, websocket: Socket, core: Conversation) -> None:
+        """A conversation that ends with its connection."""
         line = Line(None)
         line.attach(websocket)
-        driver = self._driver("end", line, core, websocket.peer, self._observer)
+        driver = self._driver(face, line, core, websocket.peer, self._observer)
         self._running.add(driver)
         attending = asyncio.create_task(driver.attend(websocket))
         try:
@@ -186,6 +241,38 @@ class Conversations:
             peer=peer,
             opened_at=opened_at,
         )
+
+
+def build_desk(settings: ServerSettings, engine: Engine, admission: Admission) -> Desk:
+    """Where the call-shaped faces have their recordings recognized."""
+    return Desk(
+        engine,
+        admission,
+        Spool(settings.spool_folder, settings.spool_max_bytes),
+        limits=CallLimits(settings.max_upload_bytes, settings.max_audio_ms),
+        aliases=parse_aliases(settings.model_aliases),
+        refuse_unsupported=settings.on_unsupported == "refuse",
+        stereo=settings.stereo,
+    )
+
+
+def http_routers(settings: ServerSettings, desk: Desk) -> list[APIRouter]:
+    """The HTTP side of every face that has one."""
+    return [openai_http.router(desk), sagemaker_router(settings, desk)]
+
+
+def sagemaker_router(settings: ServerSettings, desk: Desk) -> APIRouter:
+    """The SageMaker calls, with the HTTP API of a NIM where one is named."""
+
+    async def ready() -> Readiness:
+        return Readiness(False, GOING_DOWN) if desk.draining else await desk.engine.ready()
+
+    return sagemaker.router(
+        desk,
+        nim=NimHttp(settings.nim_host, settings.nim_http_port) if settings.nim_host else None,
+        ready=ready,
+        limits=SageMakerLimits(settings.sagemaker_max_bytes, settings.sagemaker_timeout_ms),
+    )
 
 
 def page_folder() -> Path:

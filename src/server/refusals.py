@@ -7,8 +7,9 @@ faces.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from asr.errors import Code
+from asr.errors import ASRError, Code
 
 # WebSocket close codes of RFC 6455 §7.4.1 that no error code stands for.
 NORMAL = 1000
@@ -45,6 +46,7 @@ _MATRIX: dict[Code, Refusal] = {
     Code.TOO_LARGE: Refusal(413, 4413, "RESOURCE_EXHAUSTED", "invalid_request_error"),
     Code.IDLE_TIMEOUT: Refusal(408, 4408, "DEADLINE_EXCEEDED", "invalid_request_error"),
     Code.SLOW_READER: Refusal(408, 4499, "ABORTED", "invalid_request_error"),
+    Code.STORAGE_FULL: Refusal(507, 4507, "RESOURCE_EXHAUSTED", "server_error"),
     Code.RATE_LIMITED: Refusal(429, 4429, "RESOURCE_EXHAUSTED", "rate_limit_error"),
     Code.OVERLOADED: Refusal(503, 4503, "UNAVAILABLE", "server_error"),
     Code.UNAVAILABLE: Refusal(503, 4502, "UNAVAILABLE", "server_error"),
@@ -56,3 +58,10 @@ _MATRIX: dict[Code, Refusal] = {
 def refusal(code: Code) -> Refusal:
     """The row of an error code."""
     return _MATRIX[code]
+
+
+def openai_error(error: ASRError) -> dict[str, Any]:
+    """OpenAI's error object."""
+    row = refusal(error.code)
+    body = {"message": error.message, "type": row.openai_type, "param": error.param, "code": error.code.value}
+    return {"error": body}

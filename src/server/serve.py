@@ -21,7 +21,7 @@ from asr.build import build_engine
 from asr.engine import Engine
 from asr.errors import ASRError, Code
 from server.admission import Admission
-from server.build import Conversations, page_folder
+from server.build import Conversations, build_desk, http_routers, page_folder
 from server.certificates import localhost_certificate, server_ssl_context
 from server.faces.http import build_http
 from server.faces.riva_grpc import RivaFace, add_riva_face
@@ -99,7 +99,8 @@ async def serve(
     )
     conversations = Conversations(settings, engine)
     tls = _tls_context(settings)
-    app = build_http(engine, admission, version=asr.__version__, page=page_folder())
+    desk = build_desk(settings, engine, admission)
+    app = build_http(engine, admission, http_routers(settings, desk), version=asr.__version__, page=page_folder())
     listener = Listener(app, conversations.door(admission), tls=tls)
     grpc_side: _GrpcSide | None = None
     warm_up: asyncio.Task[object] | None = None

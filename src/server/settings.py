@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from asr.settings import EngineSettings, Port
 
+_MIB = 1024 * 1024
+_GIB = 1024 * _MIB
 Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
 
 
@@ -31,7 +33,41 @@ class ServerSettings(EngineSettings):
     tls_key: Path | None = None
     state_dir: Path = Field(default_factory=lambda: default_state_dir(os.environ))
 
-    stereo: Literal["mix", "refuse"] = "mix"
+    stereo: Literal["mix", "refuse", "split"] = "mix"
+    on_unsupported: Literal["warn", "refuse"] = "warn"
+    model_aliases: str = ""
+    """`name=served model`, separated by commas; an empty right side is the recognizer's choice."""
+
+    spool_dir: Path | None = None
+    """Unset: `spool` in `state_dir`."""
+    spool_max_bytes: Annotated[int, Field(ge=1_048_576)] = 20 * _GIB
+    max_upload_bytes: Annotated[int, Field(ge=1_024, le=4 * _GIB)] = 64 * _MIB
+    max_audio_ms: Milliseconds = 3_600_000
+
+    realtime_auth_mint_api_key: SecretStr | None = None
+    realtime_token_ttl_ms: Annotated[int, Field(ge=1_000, le=3_600_000)] = 60_000
+
+    jobs: bool = True
+    jobs_database_url: SecretStr | None = None
+    """Unset: an SQLite file in `state_dir`."""
+    jobs_concurrency: Annotated[int, Field(ge=1, le=256)] = 2
+    jobs_parts: Annotated[int, Field(ge=1, le=64)] = 4
+    jobs_max_pending: Annotated[int, Field(ge=1, le=1_000_000)] = 1_000
+    jobs_max_upload_bytes: Annotated[int, Field(ge=1_024, le=64 * _GIB)] = 2 * _GIB
+    jobs_max_audio_ms: Milliseconds = 86_400_000
+    jobs_result_ttl_ms: Annotated[int, Field(ge=1_000, le=366 * 86_400_000)] = 7 * 86_400_000
+    jobs_webhook_secret: SecretStr | None = None
+    jobs_webhook_attempts: Annotated[int, Field(ge=1, le=30)] = 8
+    jobs_webhook_timeout_ms: Annotated[int, Field(ge=100, le=120_000)] = 10_000
+    jobs_webhook_private: bool = False
+
+    sagemaker_bind_to_port: Port | None = None
+    sagemaker_max_bytes: Annotated[int, Field(ge=1_024, le=_GIB)] = 25 * _MIB
+    sagemaker_timeout_ms: Milliseconds = 58_000
+    sagemaker_max_session_ms: Annotated[int, Field(ge=10_000, le=86_400_000)] = 1_770_000
+    nim_http_port: Annotated[int, Field(ge=1, le=65535)] = 9000
+    """Goes with `nim_host`."""
+
     max_frame_bytes: Annotated[int, Field(ge=1_024, le=16_777_216)] = 1_048_576
     start_timeout_ms: Milliseconds = 10_000
     idle_timeout_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 30_000
@@ -76,6 +112,12 @@ class ServerSettings(EngineSettings):
     def _off(cls, value: object) -> object:
         return None if isinstance(value, str) and value.lower() == "off" else value
 
+    @field_validator("model_aliases")
+    @classmethod
+    def _pairs(cls, value: str) -> str:
+        parse_aliases(value)
+        return value
+
     @field_validator("host")
     @classmethod
     def _only_host(cls, value: str) -> str:
@@ -99,10 +141,15 @@ class ServerSettings(EngineSettings):
             )
         return value.expanduser() if value is not None else None
 
-    @field_validator("state_dir")
+    @field_validator("state_dir", "spool_dir")
     @classmethod
-    def _expanded(cls, value: Path) -> Path:
-        return value.expanduser()
+    def _expanded(cls, value: Path | None) -> Path | None:
+        return value.expanduser() if value is not None else None
+
+    @property
+    def spool_folder(self) -> Path:
+        """Where uploads wait."""
+        return self.spool_dir if self.spool_dir is not None else self.state_dir / "spool"
 
     @model_validator(mode="after")
     def _certificate_with_key(self) -> ServerSettings:
@@ -112,6 +159,24 @@ class ServerSettings(EngineSettings):
         if self.port and self.port == self.grpc_port:
             raise ValueError(f"GRPC_PORT: {self.port} is PORT already. Give the gRPC face a port of its own.")
         return self
+
+
+def parse_aliases(text: str) -> dict[str, str]:
+    """`a=b,c=` as a mapping.
+
+    Raises:
+        ValueError: a part is not `name=model`.
+
+    >>> parse_aliases("whisper-1=parakeet-1.1b, tiny=")
+    {'whisper-1': 'parakeet-1.1b', 'tiny': ''}
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, sign, model = part.partition("=")
+        if not sign or not name.strip():
+            raise ValueError(f"{part!r} is not name=model. Write name=model,name=model.")
+        found[name.strip()] = model.strip()
+    return found
 
 
 def default_state_dir(env: Mapping[str, str]) -> Path:

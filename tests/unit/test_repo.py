@@ -25,7 +25,7 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SCRIPTS = [*sorted((ROOT / "scripts").rglob("*.sh")), ROOT / ".ci" / "run"]
 LOCKS = (ROOT / "requirements" / "runtime.txt", ROOT / "requirements" / "dev.txt")
 READS_THE_ENVIRONMENT = {"asr/loading.py", "server/settings.py"}
-_LEFT_OUT = {".git", ".venv", "__pycache__", "node_modules", "dist", "build", "var", "test-results"}
+_LEFT_OUT = {".git", ".venv", ".venv-clients", "__pycache__", "node_modules", "dist", "build", "var", "test-results"}
 _TEXT = {
     ".py",
     ".md",

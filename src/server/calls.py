@@ -1,0 +1,278 @@
+"""One use of the boundary for faces that are calls: a request with a whole recording, one answer or one stream.
+
+A face reads its request into `Options` and an `Upload`, and writes its answer from a `Transcript` or from events;
+what lies between them is here once: the place, the model that is meant, decoding off the loop, bounds, and the end of
+the work when the client goes away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import structlog
+from fastapi import Request
+
+from asr.audio import AudioSource, Stereo, open_audio
+from asr.engine import BYTES_PER_MS, Agreement, AudioInput, Engine, agree
+from asr.errors import ASRError, Code
+from asr.events import Event
+from asr.options import Options
+from asr.pulling import pull
+from asr.transcript import Transcript, TranscriptBuilder
+from server.admission import Admission, Place
+from server.models import resolve_model
+from server.principal import principal_of
+from server.spool import Spool
+from server.uploads import Upload
+
+log = structlog.get_logger("server.stream")
+
+T = TypeVar("T")
+
+NOTE_HEADER = "riva-gateway-note"
+MAX_NOTES = 16
+MAX_NOTE_CHARS = 300
+CHUNK_MS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """Bounds of a call that waits for its answer.
+
+    Attributes:
+        max_upload_bytes: of one request.
+        max_audio_ms: of one recording.
+    """
+
+    max_upload_bytes: int = 64 * 1024 * 1024
+    max_audio_ms: int = 3_600_000
+
+
+class Desk:
+    """Where call-shaped faces have their recordings recognized.
+
+    Attributes:
+        engine: who recognizes.
+        spool: where uploads go.
+        limits: the bounds.
+        refuse_unsupported: whether what the engine cannot do refuses a request; else it is left out with a note.
+        stereo: what becomes of several channels.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        admission: Admission,
+        spool: Spool,
+        *,
+        limits: CallLimits | None = None,
+        aliases: Mapping[str, str] | None = None,
+        refuse_unsupported: bool = False,
+        stereo: Stereo = "mix",
+    ) -> None:
+        self.engine = engine
+        self.spool = spool
+        self.limits = limits or CallLimits()
+        self.refuse_unsupported = refuse_unsupported
+        self.stereo: Stereo = stereo
+        self._admission = admission
+        self._aliases = dict(aliases or {})
+
+    @property
+    def draining(self) -> bool:
+        """Whether the gateway goes down, and takes no more calls."""
+        return self._admission.draining
+
+    def admit(self, request: Request) -> Place:
+        """Take a place for the length of a call; `release` it.
+
+        Raises:
+            ASRError: see `Admission.admit`.
+        """
+        return self._admission.admit(self.principal(request))
+
+    @contextmanager
+    def admitted(self, request: Request, face: str) -> Iterator[None]:
+        """`admit`, `release`, and a log line at the beginning and at the end.
+
+        Raises:
+            ASRError: see `Admission.admit`.
+        """
+        place = self.admit(request)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        peer = request.client.host if request.client else "unknown"
+        log.info("stream opened", face=face, peer=peer)
+        error: str | None = "cancelled"
+        try:
+            yield
+            error = None
+        except Exception as failure:
+            error = failure.code.value if isinstance(failure, ASRError) else Code.INTERNAL.value
+            raise
+        finally:
+            place.release()
+            duration_ms = int((loop.time() - started) * 1000)
+            log.info("stream closed", face=face, peer=peer, duration_ms=duration_ms, error=error)
+
+    def principal(self, request: Request) -> str:
+        """Who the client is."""
+        return principal_of(request.headers.items(), request.client.host if request.client else "unknown")
+
+    async def agree(self, options: Options) -> Agreement:
+        """Match what is asked with what the engine has; the model may be named as other services name theirs.
+
+        Raises:
+            ASRError: see `asr.engine.agree`.
+        """
+        models = await self.engine.models()
+        model, note = resolve_model(options.model, models, self._aliases)
+        refuse = self.refuse_unsupported or options.fail_on_unsupported
+        agreement = agree(replace(options, model=model, fail_on_unsupported=refuse), models, self.engine.features)
+        return replace(agreement, warnings=(note, *agreement.warnings)) if note else agreement
+
+    async def transcribe(
+        self,
+        upload: Upload,
+        agreement: Agreement,
+        *,
+        stereo: Stereo | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> Transcript:
+        """Recognize a whole recording.
+
+        Raises:
+            ASRError: `bad_audio` for what cannot be decoded or is over the bound, and what a stream may raise.
+        """
+        builder = TranscriptBuilder(
+            language=agreement.options.language, model=agreement.model.name, warnings=agreement.warnings
+        )
+        source = _Source(upload, stereo or self.stereo, self.limits.max_audio_ms)
+        async with aclosing(self._events(source, agreement)) as events:
+            async for event in events:
+                builder.add(event)
+                if on_event is not None:
+                    on_event(event)
+        for warning in source.warnings:
+            builder.warn(warning)
+        return builder.build(source.audio_ms)
+
+    def events(self, upload: Upload, agreement: Agreement, *, stereo: Stereo | None = None) -> AsyncGenerator[Event]:
+        """The events of a recording, as they come.
+
+        Raises:
+            ASRError: as `transcribe`.
+        """
+        return self._events(_Source(upload, stereo or self.stereo, self.limits.max_audio_ms), agreement)
+
+    async def _events(self, source: _Source, agreement: Agreement) -> AsyncGenerator[Event]:
+        async with aclosing(pull(source.chunks)) as chunks:
+            first = await anext(chunks, b"")  # what is wrong with the file is said before a recognizer is asked
+            options = replace(agreement.options, channels=source.channels)
+            audio = _after(first, chunks, source)
+            try:
+                async with aclosing(audio), aclosing(self.engine.stream(audio, options)) as events:
+                    async for event in events:
+                        yield event
+            except ASRError:
+                # What the engine makes of audio that broke off is not what went wrong.
+                if source.failure is not None:
+                    raise source.failure from None
+                raise
+            if source.failure is not None:
+                raise source.failure
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do `work`, and cancel it when the client goes away. The request's body must have been read.
+
+    Raises:
+        ASRError: `idle_timeout`, when the client has gone: nobody reads it.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ASRError(Code.IDLE_TIMEOUT, "The client went away before its answer was ready.")
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+        await asyncio.gather(task, gone, return_exceptions=True)
+
+
+def note_headers(warnings: Iterable[str]) -> list[tuple[str, str]]:
+    """One header for each warning, cut and made printable."""
+    said = list(dict.fromkeys(warnings))[:MAX_NOTES]
+    return [(NOTE_HEADER, _printable(sentence)) for sentence in said]
+
+
+def _printable(sentence: str) -> str:
+    plain = sentence[:MAX_NOTE_CHARS].encode("ascii", "replace").decode()
+    return "".join(char if char.isprintable() else "?" for char in plain)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class _Source:
+    """A recording, decoded on a thread that `pull` owns."""
+
+    def __init__(self, upload: Upload, stereo: Stereo, max_audio_ms: int) -> None:
+        self._upload = upload
+        self._stereo: Stereo = stereo
+        self._max_ms = max_audio_ms
+        self._bytes = 0
+        self.channels = 1
+        self.warnings: list[str] = []
+        self.failure: ASRError | None = None
+
+    @property
+    def audio_ms(self) -> int:
+        return self._bytes // (BYTES_PER_MS * self.channels)
+
+    def chunks(self) -> Iterator[bytes]:
+        try:
+            with open_audio(self._upload.path, stereo=self._stereo, chunk_ms=CHUNK_MS) as audio:
+                self._check(audio)
+                self.warnings = audio.warnings
+                self.channels = getattr(audio, "channels", 1)
+                for chunk in audio:
+                    self._bytes += len(chunk)
+                    if self.audio_ms > self._max_ms:
+                        raise self._too_long()
+                    yield chunk
+        except ASRError as error:
+            # Our own name for the file is not the client's.
+            name = self._upload.filename or "the audio"
+            message = error.message.replace(self._upload.path.name, name)
+            raise ASRError(error.code, message, param=error.param or "file") from error
+
+    def _check(self, audio: AudioSource) -> None:
+        if audio.duration_ms is not None and audio.duration_ms > self._max_ms:
+            raise self._too_long()
+
+    def _too_long(self) -> ASRError:
+        text = (
+            f"The recording is longer than the {self._max_ms / 60_000:g} minutes that are accepted here. "
+            "Send it in parts, or as a job (POST /transcribe/async)."
+        )
+        return ASRError(Code.BAD_REQUEST, text, param="file")
+
+
+async def _after(first: bytes, rest: AsyncGenerator[bytes], source: _Source) -> AsyncGenerator[AudioInput]:
+    if first:
+        yield first
+    try:
+        async for chunk in rest:
+            yield chunk
+    except ASRError as error:
+        # The engine still brings home what it has heard; then this is told.
+        source.failure = error
