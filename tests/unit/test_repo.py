@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SCRIPTS = [*sorted((ROOT / "scripts").rglob("*.sh")), ROOT / ".ci" / "run"]
-LOCKS = (ROOT / "requirements" / "runtime.txt", ROOT / "requirements" / "dev.txt")
+LOCKS = tuple(ROOT / "requirements" / f"{name}.txt" for name in ("runtime", "dev", "clients"))
 READS_THE_ENVIRONMENT = {"asr/loading.py", "server/settings.py"}
 _LEFT_OUT = {".git", ".venv", ".venv-clients", "__pycache__", "node_modules", "dist", "build", "var", "test-results"}
 _TEXT = {
@@ -168,7 +168,8 @@ def test_no_file_names_somebodys_home() -> None:
 def test_every_dependency_is_pinned_with_hashes() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     asked = project["project"]["dependencies"] + project["dependency-groups"]["build"]
-    for lock, wanted in zip(LOCKS, (asked, asked + project["dependency-groups"]["dev"]), strict=True):
+    groups = project["dependency-groups"]
+    for lock, wanted in zip(LOCKS, (asked, asked + groups["dev"], groups["clients"]), strict=True):
         text = lock.read_text("utf-8")
         pinned = re.findall(
             r"^([a-z0-9._-]+)(?:\[[^]]*\])?==[^\s;]+.*\\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", text, re.M
