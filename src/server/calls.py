@@ -87,6 +87,16 @@ class Desk:
         """Whether the gateway goes down, and takes no more calls."""
         return self._admission.draining
 
+    @property
+    def active_streams(self) -> int:
+        """Places that are taken, over all faces."""
+        return self._admission.in_use
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """The operator's own names for served models."""
+        return self._aliases
+
     def admit(self, request: Request) -> Place:
         """Take a place for the length of a call; `release` it.
 

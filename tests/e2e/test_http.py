@@ -14,13 +14,13 @@ from word_engine import WordEngine
 from .gateway import running
 
 
-async def get(url: str, path: str) -> requests.Response:
-    return await asyncio.to_thread(requests.get, url + path, timeout=10)
+async def get(url: str, path: str, accept: str = "*/*") -> requests.Response:
+    return await asyncio.to_thread(requests.get, url + path, timeout=10, headers={"Accept": accept})
 
 
 async def test_the_page_comes_with_strict_headers(tmp_path: Path) -> None:
     async with running(WordEngine(), tmp_path) as addresses:
-        page = await get(addresses.url, "/")
+        page = await get(addresses.url, "/", accept="text/html")
         script = await get(addresses.url, "/app.js")
     assert page.status_code == 200
     assert "text/html" in page.headers["Content-Type"]
