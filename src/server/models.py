@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from asr.engine import Model
 from asr.errors import quoted
 
-_NVIDIA_CLOUD = r"(?:ai-)?(?:parakeet|nemotron|canary|conformer|citrinet|whisper)(?:-[\w.]+)*-asr(?:-[\w.]+)*"
-_OPENAI = (
-    r"whisper-1|gpt-[\w.]+(?:-mini)?-transcribe(?:-[\w.]+)*|gpt(?:-live)?-transcribe|gpt-realtime[\w.-]*"
+_NVIDIA_CLOUD = (
+    r"(?:ai-|cache-aware-)?(?:parakeet|nemotron|canary|conformer|citrinet|whisper)(?:-[\w.]+)*-asr(?:-[\w.]+)*"
 )
+_OPENAI = r"whisper-1|gpt-[\w.]+(?:-mini)?-transcribe(?:-[\w.]+)*|gpt(?:-live)?-transcribe|gpt-realtime[\w.-]*"
 _PUBLISHED = re.compile(f"{_NVIDIA_CLOUD}|{_OPENAI}", re.IGNORECASE)
 _FAMILIES = ("parakeet", "canary", "nemotron", "conformer", "citrinet", "whisper")
 

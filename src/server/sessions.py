@@ -199,6 +199,18 @@ class Sessions:
             return
         await self._open(socket, first, keep_place, connected_at)
 
+    def part(self, socket: Socket, error: ASRError, deadline_ms: int) -> None:
+        """A connection has lasted as long as it may: its client is told `error`, and may resume on another.
+
+        A session that cannot be resumed is brought to its end instead, within `deadline_ms`.
+        """
+        for session in self._sessions.values():
+            if session.line.socket is socket:
+                if session.line.window_ms > 0:
+                    session.line.drop(error)
+                else:
+                    session.driver.drain(deadline_ms)
+
     def drain(self, deadline_ms: int) -> None:
         """The server goes down: bring every session to its end. Those without a client end at once."""
         self._drain_ms = deadline_ms

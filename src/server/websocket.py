@@ -58,6 +58,11 @@ def usual_close_code(code: Code) -> int:
     return refusal(code).close_code
 
 
+def query_of(request: Request) -> dict[str, str]:
+    """The fields of the address's query; the last one of a repeated name."""
+    return {name: values[-1] for name, values in parse_qs(request.path.partition("?")[2]).items()}
+
+
 def _nobody(query: Mapping[str, str], principal: str) -> Place | None:
     return None
 
@@ -74,6 +79,7 @@ class Route:
             None.
         refusal_text: a refusal as a message of this dialect, for browsers, which cannot see an HTTP status.
         close_code: the close code after it.
+        read_query: the fields of a handshake's query, where they may stand elsewhere than in the address.
     """
 
     handler: Callable[[WebSocket], Awaitable[None]]
@@ -82,6 +88,7 @@ class Route:
     exempt: Callable[[Mapping[str, str], str], Place | None] = _nobody
     refusal_text: Callable[[ASRError], str] = native_refusal
     close_code: Callable[[Code], int] = usual_close_code
+    read_query: Callable[[Request], dict[str, str]] = query_of
 
 
 class WebSocketDoor:
@@ -102,7 +109,7 @@ class WebSocketDoor:
         """Open the door.
 
         Args:
-            routes: what answers at which path.
+            routes: what answers at which path; one that ends in "/" answers without it, and below, as well.
             admission: gives each connection its place, but for those that return to one.
             max_connections: sockets at a time, whatever they are for; more are refused.
             idle_ms: a client silent for so long is let go; it is asked for a sign of life often enough before.
@@ -113,6 +120,14 @@ class WebSocketDoor:
         self.ping_interval_s = min(MAX_PING_INTERVAL_S, idle_ms / 3000)
         self.connections: set[WebSocket] = set()
         self.closing = False
+
+    def route(self, path: str) -> Route | None:
+        """What answers at `path`."""
+        found = self.routes.get(path)
+        while found is None and path.strip("/"):
+            found = self.routes.get(f"{path.rstrip('/')}/")
+            path = path.rstrip("/").rpartition("/")[0]
+        return found
 
     def tasks(self) -> list[asyncio.Task[None]]:
         """One task for each open connection; it ends with the connection."""
@@ -179,7 +194,7 @@ class WebSocket(asyncio.Protocol):
     @property
     def query(self) -> dict[str, str]:
         """The query's fields; the last one of a repeated name."""
-        return {name: values[-1] for name, values in parse_qs(self.request.path.partition("?")[2]).items()}
+        return query_of(self.request) if self._route is None else self._route.read_query(self.request)
 
     async def receive(self) -> Incoming:
         """See `server.sockets.Socket`."""
@@ -333,7 +348,7 @@ class WebSocket(asyncio.Protocol):
     def _handshake(self, request: Request) -> None:
         self.request = request
         door = self._door
-        route = door.routes.get(self.path)
+        route = door.route(self.path)
         if route is None:
             paths = ", ".join(sorted(door.routes))
             self._refuse(HTTPStatus.NOT_FOUND, f"There is no WebSocket at this path. There is one at: {paths}.\n")
@@ -374,7 +389,7 @@ class WebSocket(asyncio.Protocol):
                 f"All {door.max_connections} connections of this gateway are in use. Try again in a moment.",
                 FULL_RETRY_MS,
             )
-        returning = route.exempt(self.query, self.principal)
+        returning = route.exempt(route.read_query(self.request), self.principal)
         self.place = returning if returning is not None else door.admission.admit(self.principal)
 
     def _give_place_back(self) -> None:

@@ -61,16 +61,18 @@ def serve(
 
     Ctrl-C and SIGTERM let running streams finish, within 25 seconds; a second one ends it at once.
     """
-    settings = load_settings(
-        ServerSettings,
-        {
-            "host": host,
-            "port": port,
-            "grpc_port": grpc_port,
-            "tls": False if no_tls else None,
-            "asr_engine": chosen_engine(engine, mock_plan),
-            "asr_mock_plan": mock_plan,
-        },
+    settings = as_container(
+        load_settings(
+            ServerSettings,
+            {
+                "host": host,
+                "port": port,
+                "grpc_port": grpc_port,
+                "tls": False if no_tls else None,
+                "asr_engine": chosen_engine(engine, mock_plan),
+                "asr_mock_plan": mock_plan,
+            },
+        )
     )
     configure_logs(settings.log_level, settings.log_format)
     if settings.engine == "mock" and settings.asr_mock_plan is not None:
@@ -103,6 +105,18 @@ async def _end_at_second_interrupt(stop: asyncio.Event) -> None:
     """Once stopping, let Ctrl-C end the process itself: raised inside a gRPC callback it would print a traceback."""
     await stop.wait()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def as_container(settings: ServerSettings) -> ServerSettings:
+    """In a SageMaker container: the port that SageMaker calls, on every address and without TLS, unless said otherwise.
+
+    `PORT` (or `--port`), `LISTEN_HOST` and `TLS` win where they are set.
+    """
+    port, said = settings.sagemaker_bind_to_port, settings.model_fields_set
+    if port is None or "port" in said:
+        return settings
+    container: dict[str, object] = {"port": port, "host": "0.0.0.0", "tls": False}  # noqa: S104 - the contract there
+    return settings.model_copy(update={name: value for name, value in container.items() if name not in said})
 
 
 def facts_of(settings: ServerSettings, url: str, grpc_port: int | None) -> banner.Facts:

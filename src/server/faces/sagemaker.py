@@ -1,0 +1,274 @@
+"""What a SageMaker endpoint calls in its container: `/ping` and `/invocations`.
+
+A recording comes as multipart form, as JSON with base64, or as the body itself; it goes to a NIM's HTTP API or to the
+gateway's recognizer (`server.faces.sagemaker_request` has the rules), and the answer says to which. SageMaker puts the
+body of a failure into a sentence of its own and shows that to the caller, whatever the status was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
+
+from asr.engine import Agreement
+from asr.errors import ASRError, Code
+from asr.nim_http import NimHttp
+from asr.options import Options
+from server.calls import Desk, note_headers, while_connected
+from server.faces import sagemaker_answer
+from server.faces.sagemaker_docs import ANSWERS, BODIES, PING_ANSWERS
+from server.faces.sagemaker_request import (
+    ATTRIBUTES_HEADER,
+    Chosen,
+    Way,
+    choose,
+    forced_way,
+    read_attributes,
+    read_json,
+    read_options,
+)
+from server.readiness import ReadinessWatch
+from server.refusals import refusal
+from server.uploads import Upload, content_type_of, read_body, read_form, store
+
+log = structlog.get_logger("server.sagemaker")
+
+MAX_DECODING = 4
+"""Requests in JSON that are in memory at a time."""
+AGREE_TIMEOUT_S = 2.0
+DEFAULT_LANGUAGE = "en-US"
+_BODY_TYPES = frozenset({"application/json", "application/octet-stream", ""})
+_SUFFIXES = {b"RIFF": ".wav", b"fLaC": ".flac", b"OggS": ".ogg"}
+
+
+@dataclass(frozen=True, slots=True)
+class SageMakerLimits:
+    """Bounds of an invocation.
+
+    Attributes:
+        max_bytes: of the recording, or of the JSON around it.
+        timeout_ms: from the first byte to the answer; SageMaker itself waits 60 s for a real-time endpoint.
+    """
+
+    max_bytes: int = 25 * 1024 * 1024
+    timeout_ms: int = 58_000
+
+
+def router(desk: Desk, *, nim: NimHttp | None, watch: ReadinessWatch, limits: SageMakerLimits) -> APIRouter:
+    """`/ping` and the three invocation paths.
+
+    Args:
+        desk: the gateway's recognizer.
+        nim: a NIM's HTTP API, where there is one.
+        watch: knows whether the gateway can serve.
+        limits: the bounds.
+    """
+    routes = APIRouter(tags=["SageMaker"], route_class=_ShortErrors)
+    face = _Invocations(desk, nim, limits)
+
+    @routes.get("/ping", responses=PING_ANSWERS, response_model=None)
+    async def ping() -> JSONResponse:
+        """Whether the container may be sent requests: 200, or 503 while the recognizer loads. Answers at once."""
+        state = await watch.state()
+        return JSONResponse({"ready": state.ready, "detail": state.detail}, 200 if state.ready else 503)
+
+    described: dict[str, Any] = {"responses": ANSWERS, "openapi_extra": BODIES, "response_model": None}
+
+    @routes.post("/invocations", **described)
+    async def invoke(request: Request) -> Response:
+        """Transcribe a recording. Small ones go to the NIM's HTTP API where there is one; the header
+        `X-Amzn-SageMaker-Custom-Attributes` can say otherwise (`transport=grpc`)."""
+        return await face.answer(request, Way.AUTO)
+
+    @routes.post("/invocations/http", **described)
+    async def invoke_http(request: Request) -> Response:
+        """Transcribe by the NIM's HTTP API: the text, without times."""
+        return await face.answer(request, Way.HTTP)
+
+    @routes.post("/invocations/grpc", **described)
+    async def invoke_grpc(request: Request) -> Response:
+        """Transcribe by the gateway's recognizer: with word times, and speakers where they are asked for."""
+        return await face.answer(request, Way.GRPC)
+
+    return routes
+
+
+class _Invocations:
+    def __init__(self, desk: Desk, nim: NimHttp | None, limits: SageMakerLimits) -> None:
+        self._desk = desk
+        self._nim = nim
+        self._limits = limits
+        self._decoding = asyncio.Semaphore(MAX_DECODING)
+
+    async def answer(self, request: Request, forced: Way) -> Response:
+        """One invocation."""
+        attributes = read_attributes(request.headers.get(ATTRIBUTES_HEADER, ""))
+        way = forced_way(forced, attributes)
+        with self._desk.admitted(request, "sagemaker"):
+            try:
+                async with asyncio.timeout(self._limits.timeout_ms / 1000), AsyncExitStack() as stack:
+                    upload, field = await self._take_in(request, attributes, stack)
+                    options = read_options(field, refuse_unsupported=self._desk.refuse_unsupported)
+                    return await while_connected(request, self._recognize(upload, options, way))
+            except TimeoutError:
+                raise self._too_slow() from None
+
+    async def _take_in(
+        self, request: Request, attributes: dict[str, str], stack: AsyncExitStack
+    ) -> tuple[Upload, Callable[[str], str]]:
+        """The recording, and what gives the fields beside it; custom attributes fill in what is not there."""
+        kind = content_type_of(request)
+        most = self._limits.max_bytes
+        try:
+            if kind == "multipart/form-data":
+                form = await stack.enter_async_context(await read_form(request, self._desk.spool, max_bytes=most))
+                name = "audio" if all(name != "file" for name, _ in form.files) and form.files else "file"
+                return form.file(name), lambda name: form.field(name) or attributes.get(name, "")
+            if not kind.startswith(("audio/", "video/")) and kind not in _BODY_TYPES:
+                text = (
+                    f'The body is {kind}. Send multipart/form-data with a file, JSON with base64 in "audio", or the '
+                    "recording itself as audio/wav or application/octet-stream."
+                )
+                raise ASRError(Code.BAD_REQUEST, text, param="content-type")
+            body = await stack.enter_async_context(await read_body(request, self._desk.spool, max_bytes=most))
+        except ASRError as error:
+            if error.code is Code.TOO_LARGE and error.param in ("file", "body"):
+                raise self._too_large() from error
+            raise
+        if kind != "application/json":
+            return body, lambda name: attributes.get(name, "")
+        async with self._decoding:
+            asked = await asyncio.to_thread(lambda: read_json(body.path.read_bytes()))
+            upload = await store(asked.audio, self._desk.spool, filename=asked.field("filename"))
+        await stack.enter_async_context(upload)
+        return upload, lambda name: asked.field(name) or attributes.get(name, "")
+
+    async def _recognize(self, upload: Upload, options: Options, way: Way) -> Response:
+        chosen = choose(
+            way,
+            size_bytes=upload.size_bytes,
+            head=await asyncio.to_thread(_head, upload.path),
+            diarization=options.diarization is not None,
+            has_nim=self._nim is not None,
+            refuse_unsupported=self._desk.refuse_unsupported,
+        )
+        if chosen.way is Way.HTTP and self._nim is not None:
+            try:
+                return await self._over_http(self._nim, upload, replace(options, diarization=None), chosen)
+            except ASRError as error:
+                if not chosen.may_turn:
+                    raise
+                log.info("HTTP route failed, the recognizer is asked", code=error.code.value, error=error.message)
+                chosen = replace(chosen, why_not=error.code.value)
+        agreement = await self._desk.agree(options)
+        transcript = await self._desk.transcribe(upload, agreement)
+        notes = [chosen.note] if chosen.note else []
+        body = sagemaker_answer.from_transcript(transcript, Way.GRPC, notes)
+        attributes = sagemaker_answer.attributes(Way.GRPC, self._desk.engine.name, chosen.why_not)
+        return _answered(body, attributes, [*notes, *transcript.warnings])
+
+    async def _over_http(self, nim: NimHttp, upload: Upload, options: Options, chosen: Chosen) -> Response:
+        agreement = await self._agreed(options)
+        language, model, name = options.language, options.model, options.model
+        notes = [chosen.note] if chosen.note else []
+        if agreement is not None:
+            language = agreement.options.language
+            # A name that was not asked for is better left to the NIM: its HTTP API knows fewer of them.
+            model = agreement.options.model if model else ""
+            name = agreement.model.name
+            notes += agreement.warnings
+        head = await asyncio.to_thread(_head, upload.path)
+        # Where the recognizer may still be asked, it must have time left for it.
+        patience_s = self._limits.timeout_ms / 2000 if chosen.may_turn else None
+        try:
+            async with asyncio.timeout(patience_s):
+                heard = await nim.transcribe(
+                    upload.path,
+                    filename=upload.filename or f"audio{_SUFFIXES.get(head, '')}",
+                    content_type=upload.content_type if upload.content_type.startswith("audio/") else "",
+                    language=language or DEFAULT_LANGUAGE,
+                    model=model,
+                )
+        except TimeoutError:
+            raise ASRError(Code.TIMEOUT, "The NIM's HTTP API did not answer in time.") from None
+        if heard.model != model:
+            notes.append(f"The NIM's HTTP API does not know {model!r} by this name; it chose a model by the language.")
+        body = sagemaker_answer.from_text(heard.text, name, Way.HTTP, notes)
+        return _answered(body, sagemaker_answer.attributes(Way.HTTP), notes)
+
+    async def _agreed(self, options: Options) -> Agreement | None:
+        """What the recognizer makes of the names; None where it cannot say now: then the NIM is asked by them."""
+        try:
+            async with asyncio.timeout(AGREE_TIMEOUT_S):
+                return await self._desk.agree(options)
+        except ASRError as error:
+            if not error.retryable:
+                raise
+            return None
+        except TimeoutError:
+            return None
+
+    def _too_slow(self) -> ASRError:
+        return ASRError(
+            Code.TIMEOUT,
+            f"The recording takes longer than the {self._limits.timeout_ms / 1000:g} s that an invocation may last. "
+            "Send it in parts, or put it into S3 and invoke an asynchronous endpoint (with a larger "
+            "SAGEMAKER_TIMEOUT_MS).",
+        )
+
+    def _too_large(self) -> ASRError:
+        return ASRError(
+            Code.TOO_LARGE,
+            f"The request is larger than {self._limits.max_bytes} bytes. Send a compressed format (FLAC, Opus) or "
+            "parts, or put it into S3 and invoke an asynchronous endpoint (with a larger SAGEMAKER_MAX_BYTES).",
+            param="file",
+        )
+
+
+class _ShortErrors(APIRoute):
+    """Failures as SageMaker can show them: a small JSON object."""
+
+    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]
+        """The handler, with its failures turned into answers."""
+        handler = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except ASRError as error:
+                return _refused(error)
+            except ClientDisconnect:
+                return _refused(ASRError(Code.IDLE_TIMEOUT, "The request was not sent to its end."))
+            except Exception:
+                log.exception("invocation failed", path=request.url.path)
+                text = "The gateway failed while handling this invocation. It has been logged."
+                return _refused(ASRError(Code.INTERNAL, text))
+
+        return answer
+
+
+def _refused(error: ASRError) -> JSONResponse:
+    headers = {} if error.retry_after_ms is None else {"Retry-After": str(-(-error.retry_after_ms // 1000))}
+    return JSONResponse(sagemaker_answer.from_error(error), refusal(error.code).http_status, headers)
+
+
+def _answered(body: dict[str, Any], attributes: str, warnings: Iterable[str]) -> JSONResponse:
+    answer = JSONResponse(body, headers={ATTRIBUTES_HEADER: attributes})
+    for name, value in note_headers(warnings):
+        answer.headers.append(name, value)
+    return answer
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)
