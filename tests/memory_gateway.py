@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from urllib.parse import parse_qs
 
 from asr.engine import Engine
+from realtime_cores import PATH, realtime_core
+from server.conversation import Conversation
 from server.drive import DriveLimits, Driver, Tally
 from server.faces.end import EndConversation
 from server.faces.native import NativeConversation
@@ -119,7 +121,11 @@ class MemoryGateway:
         connection = MemoryConnection(socket)
         self.connections.append(connection)
         if path == "/ws":
-            self._tasks.append(asyncio.create_task(self._serve_end(socket)))
+            core = EndConversation(start_timeout_ms=10_000, max_session_ms=3_600_000, unix_time=time.time)
+            self._tasks.append(asyncio.create_task(self._serve_alone(socket, core)))
+            return connection
+        if path.startswith(PATH):
+            self._tasks.append(asyncio.create_task(self._serve_alone(socket, realtime_core(path, self.engine))))
             return connection
         query = {name: values[-1] for name, values in parse_qs(path.partition("?")[2]).items()}
         turn = self.sessions.exempt(query, socket.principal)
@@ -151,12 +157,11 @@ class MemoryGateway:
             "test", line, core, self.engine, limits=limits, observer=self.watch, peer=peer, opened_at=opened_at
         )
 
-    async def _serve_end(self, socket: MemorySocket) -> None:
-        core = EndConversation(start_timeout_ms=10_000, max_session_ms=3_600_000, unix_time=time.time)
+    async def _serve_alone(self, socket: MemorySocket, core: Conversation) -> None:
         line = Line(None)
         line.attach(socket)
         limits = self._drive_limits
-        driver = Driver("end", line, core, self.engine, limits=limits, observer=self.watch, peer=socket.peer)
+        driver = Driver("alone", line, core, self.engine, limits=limits, observer=self.watch, peer=socket.peer)
         await asyncio.gather(driver.run(), driver.attend(socket))
         await line.aclose()
 

@@ -1,9 +1,10 @@
 """Golden conversations as text, played at three heights: core, in-memory wire, running server.
 
 A line is `> message` (the client says), `< message` (the server answers) or a comment. A message is JSON, or
-`audio MS` (that much PCM16), `bytes N` (N zero bytes), `text …` (that very text), `close CODE`. In an
-answer `"*"` stands for any value. Acks depend on time, so they are left out, but their `seq` is counted. The first
-lines may be `! fault NAME` (of `WordEngine`) and `! path /ws`.
+`audio MS` (that much PCM16), `append MS RATE` (that much PCM16 of RATE Hz in an `input_audio_buffer.append`), `header
+RATE` (of a WAV file, likewise), `bytes N` (N zero bytes), `text …` (that very text), `close CODE`. In an answer `"*"`
+stands for any value, `"$name"` for any text that is the same in all places. Acks depend on time, so they are left out,
+but their `seq` is counted. The first lines may be `! fault NAME` (of `WordEngine`) and `! path /ws`.
 
 A client that loses its connection: `> cut` breaks it without a word, `> leave CODE` closes it; `> resume` opens another
 and asks for the session, with what `ready` or `resumed` said last and the number of the last message that was read.
@@ -15,7 +16,9 @@ conversations need more than a core.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,11 +69,24 @@ def to_message(line: str) -> str | bytes:
     kind, _, rest = line.partition(" ")
     if kind == "audio":
         return bytes(int(rest) * 32)
+    if kind == "append":
+        ms, rate_hz = map(int, rest.split())
+        audio = base64.b64encode(bytes(2 * rate_hz * ms // 1000)).decode()
+        return json.dumps({"type": "input_audio_buffer.append", "audio": audio})
+    if kind == "header":
+        header = wav_header(int(rest))
+        return json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(header).decode()})
     if kind == "bytes":
         return bytes(int(rest))
     if kind == "text":
         return rest
     return line
+
+
+def wav_header(rate_hz: int) -> bytes:
+    """Of mono PCM16 whose length nobody knew when it was written."""
+    fmt = struct.pack("<HHIIHH", 1, 1, rate_hz, rate_hz * 2, 2, 16)
+    return b"RIFF\xff\xff\xff\xffWAVEfmt " + struct.pack("<I", len(fmt)) + fmt + b"data\xff\xff\xff\xff"
 
 
 class Connection(Protocol):
@@ -150,6 +166,7 @@ class Player:
 
 async def play(book: Playbook, player: Player) -> None:
     await player.open(book.path)
+    names: dict[str, str] = {}
     for number, (who, line) in enumerate(book.lines, 1):
         verb, _, rest = line.partition(" ")
         if who == ">" and verb in RECONNECTING:
@@ -168,28 +185,31 @@ async def play(book: Playbook, player: Player) -> None:
             old = verb == "old"
             expected = rest if old else line
             got = await player.answer(2 if old else 1)
-            problem = compare(expected, got)
+            problem = compare(expected, got, names)
             assert not problem, f"{book.name}, line {number}: {problem}\n expected {expected}\n got      {got}"
 
 
-def compare(expected: str, got: str) -> str:
-    """What is wrong with an answer, or ""."""
+def compare(expected: str, got: str, names: dict[str, str] | None = None) -> str:
+    """What is wrong with an answer, or ""; `names` keeps what each `"$name"` stands for."""
     if expected.startswith("text "):
         return "" if got == expected.removeprefix("text ") else "another text"
     if expected.startswith("close ") or got.startswith("close "):
         return "" if expected == got else "another ending"
-    return _differs(json.loads(expected), json.loads(got), "")
+    return _differs(json.loads(expected), json.loads(got), "", {} if names is None else names)
 
 
-def _differs(expected: Any, got: Any, where: str) -> str:
+def _differs(expected: Any, got: Any, where: str, names: dict[str, str]) -> str:
     if expected == "*":
         return ""
+    if isinstance(expected, str) and expected.startswith("$") and isinstance(got, str):
+        known = names.setdefault(expected, got)
+        return "" if got == known else f"{where}: {got!r} is not {expected}, {known!r}"
     if isinstance(expected, dict) and isinstance(got, dict):
         keys = set(got) - ({"seq"} if not where else set())
         if keys != set(expected):
             return f"fields of {where or 'the message'}: {sorted(keys ^ set(expected))} only on one side"
         for key, value in expected.items():
-            problem = _differs(value, got[key], f"{where}.{key}")
+            problem = _differs(value, got[key], f"{where}.{key}", names)
             if problem:
                 return problem
         return ""
@@ -207,7 +227,7 @@ class SeqCheck:
         seq = message.get("seq")
         if message.get("type") == "resumed":
             assert seq == self.last, f"resumed from {seq}, not from {self.last}"
-        elif message.get("type") == "error" and message["fatal"] and seq == max(self.last, 1):
+        elif message.get("type") == "error" and message.get("fatal") and seq == max(self.last, 1):
             pass  # about the connection
         elif seq is not None:
             assert seq == self.last + 1, f"seq {seq} after {self.last}"

@@ -6,7 +6,16 @@ pocketsphinx and websockets are not loaded by `import asr`.
 
 from __future__ import annotations
 
-from asr.config import EngineConfig, GatewayConfig, LocalConfig, MockConfig, ResilientConfig, RivaConfig
+from asr.channels import ChannelsEngine
+from asr.config import (
+    EngineConfig,
+    GatedConfig,
+    GatewayConfig,
+    LocalConfig,
+    MockConfig,
+    ResilientConfig,
+    RivaConfig,
+)
 from asr.engine import Engine
 from asr.settings import EngineSettings
 
@@ -17,9 +26,14 @@ def build_engine(setup: EngineSettings | EngineConfig) -> Engine:
     Nothing is connected or started yet: an engine does that with its first stream.
 
     Raises:
-        ASRError: `bad_request` or `not_found`, when a plan or certificate file cannot be used.
+        ASRError: `bad_request` or `not_found`, when a plan, a certificate file or the voice detector of the silence
+            gate cannot be used.
     """
     config = setup.engine_config() if isinstance(setup, EngineSettings) else setup
+    return ChannelsEngine(_build(config))
+
+
+def _build(config: EngineConfig) -> Engine:
     match config:
         case LocalConfig():
             from asr.engines.local import LocalEngine
@@ -32,7 +46,11 @@ def build_engine(setup: EngineSettings | EngineConfig) -> Engine:
         case ResilientConfig():
             from asr.resilience.resilient import ResilientEngine
 
-            return ResilientEngine([build_engine(member) for member in config.members], config.resilience)
+            return ResilientEngine([_build(member) for member in config.members], config.resilience)
+        case GatedConfig():
+            from asr.silence_gate import SilenceGate
+
+            return SilenceGate(_build(config.member), config.gate)
         case MockConfig():
             from asr.engines.mock import MockEngine
             from asr.mock.plan import MockPlan, load_plan

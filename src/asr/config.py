@@ -168,5 +168,31 @@ class GatewayConfig:
     resume_window_ms: int = 60_000
 
 
-EngineConfig = LocalConfig | RivaConfig | MockConfig | GatewayConfig | ResilientConfig
+@dataclass(frozen=True, slots=True)
+class SilenceGateConfig:
+    """When silence is kept off a recognizer; see `asr.silence_gate`.
+
+    Attributes:
+        after_ms: without speech for so long, sound is held back.
+        pad_ms: how much sound before speech is sent with it.
+    """
+
+    after_ms: int = 2_000
+    pad_ms: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class GatedConfig:
+    """A recognizer behind a silence gate.
+
+    Attributes:
+        member: the recognizer.
+        gate: when silence is kept off it.
+    """
+
+    member: LocalConfig | RivaConfig | MockConfig | ResilientConfig
+    gate: SilenceGateConfig = field(default_factory=SilenceGateConfig)
+
+
+EngineConfig = LocalConfig | RivaConfig | MockConfig | GatewayConfig | ResilientConfig | GatedConfig
 """What `asr.build.build_engine` makes an engine from."""

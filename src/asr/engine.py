@@ -19,10 +19,14 @@ from typing import Protocol
 
 from asr.errors import ASRError, Code, quoted
 from asr.events import Event
-from asr.options import Options
+from asr.options import Endpointing, Options
 
 SAMPLE_RATE_HZ: Const = 16_000
 BYTES_PER_MS: Const = SAMPLE_RATE_HZ * 2 // 1000
+MAX_NAMED: Const = 8
+"""So many of a caller's own names are repeated in a message."""
+
+_WINDOWS = ("start_ms", "start_threshold", "stop_threshold", "eager_threshold")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,13 @@ class Features:
     phrases: bool = False
     alternatives: bool = False
     endpointing: bool = False
+    """`Endpointing.manual` and `silence_ms`."""
+    eager_end: bool = False
+    """`Endpointing.eager_ms`."""
+    endpointing_windows: bool = False
+    """The other fields of `Endpointing`: the window of a beginning, and the thresholds."""
+    upstream_options: bool = False
+    """There is a Riva behind it that `Options.upstream_options` are meant for."""
     end_utterance: bool = True
     """`EndUtterance` is honoured in mid-stream; without it the stream must end and begin anew."""
 
@@ -138,9 +149,11 @@ def agree(options: Options, models: Sequence[Model], features: Features) -> Agre
     model = _pick_model(options, models)
     language = match_language(options.language, model.languages)
     assert language is not None, "the model was picked for its language"
-    agreed, warnings = _drop_unsupported(options, features)
+    if not model.streaming:
+        features = replace(features, partials=False)
     if model.end_utterance is not None:
         features = replace(features, end_utterance=model.end_utterance)
+    agreed, warnings = _drop_unsupported(options, features)
     return Agreement(replace(agreed, model=model.name, language=language), model, features, warnings)
 
 
@@ -213,13 +226,40 @@ def _drop_unsupported(options: Options, features: Features) -> tuple[Options, tu
     if options.max_alternatives > 1 and not features.alternatives:
         unsupported.append(("max_alternatives", "several alternatives"))
         options = replace(options, max_alternatives=1)
-    if options.endpointing is not None and not features.endpointing:
-        unsupported.append(("endpointing", "endpointing settings"))
-        options = replace(options, endpointing=None)
+    if options.endpointing is not None:
+        endpointing, said = _drop_endpointing(options.endpointing, features)
+        unsupported += said
+        options = replace(options, endpointing=endpointing)
+    if options.upstream_options and not features.upstream_options:
+        names = ", ".join(quoted(name) for name in sorted(options.upstream_options)[:MAX_NAMED])
+        unsupported.append(("upstream_options", f"options of Riva's own ({names})"))
+        options = replace(options, upstream_options={})
     if unsupported and options.fail_on_unsupported:
         raise ASRError(
             Code.UNSUPPORTED,
             "This recognizer does not support " + ", ".join(text for _, text in unsupported) + ".",
             param=unsupported[0][0],
         )
+    # Wanted by everyone who does not say otherwise: their lack is told, and refuses nobody.
+    if options.partials and not features.partials:
+        unsupported.append(("partials", "partial results"))
+        options = replace(options, partials=False)
+    if options.words and not features.words:
+        unsupported.append(("words", "words with times"))
+        options = replace(options, words=False)
     return options, tuple(f"This recognizer does not support {text}; it was left out." for _, text in unsupported)
+
+
+def _drop_endpointing(wanted: Endpointing, features: Features) -> tuple[Endpointing | None, list[tuple[str, str]]]:
+    if not features.endpointing:
+        return None, [("endpointing", "endpointing settings")]
+    unsupported: list[tuple[str, str]] = []
+    if wanted.eager_ms is not None and not features.eager_end:
+        unsupported.append(("endpointing.eager_ms", "an early guess of an utterance's end (eager_ms)"))
+        wanted = replace(wanted, eager_ms=None, eager_threshold=None)
+    if not features.endpointing_windows:
+        for name in _WINDOWS:
+            if getattr(wanted, name) is not None:
+                unsupported.append((f"endpointing.{name}", f"the endpointing setting {name}"))
+                wanted = replace(wanted, **{name: None})  # type: ignore[arg-type]  # each of them may be None
+    return (wanted if wanted != Endpointing() else None), unsupported

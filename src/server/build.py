@@ -5,30 +5,43 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 from fastapi import APIRouter
+from websockets.http11 import Request
 
 import asr
-from asr.engine import Engine, Readiness
+from asr.engine import Engine, Model, Readiness
+from asr.errors import Action, ASRError, Code
 from asr.nim_http import NimHttp
+from server import realtime_mount
 from server.admission import Admission
 from server.calls import CallLimits, Desk
 from server.conversation import Conversation
 from server.drive import DriveLimits, Driver, Tally
-from server.faces import end, openai_http, sagemaker
+from server.faces import end, job_rest, openai_http, sagemaker, sagemaker_stream, transcription_rest
 from server.faces.http import GOING_DOWN
+from server.faces.job_rest import JobDesk
 from server.faces.native import NativeConversation
 from server.faces.native_setup import NativeLimits, NativeSetup
+from server.faces.realtime import http as realtime_http
+from server.faces.realtime.minting import Minting
 from server.faces.sagemaker import SageMakerLimits
 from server.faces.sagemaker_pcm import PlainConversation
 from server.faces.sagemaker_stream import Target
 from server.line import Line
+from server.models import resolve_model
 from server.outbox import KeptMemory, Outbox
-from server.sagemaker_mount import SageMakerMount, Served
+from server.readiness import ReadinessWatch
+from server.realtime_mount import RealtimeMount
+from server.sagemaker_mount import KeepPlace, SageMakerMount, Served
 from server.sessions import Sessions
 from server.settings import ServerSettings, parse_aliases
+from server.sockets import Socket
 from server.spool import Spool
 from server.websocket import Route, WebSocket, WebSocketDoor
 
@@ -36,6 +49,7 @@ log = structlog.get_logger("server.stream")
 
 NATIVE_PATH = "/v1/stream"
 END_PATH = "/ws"
+MODELS_TIMEOUT_S = 2.0
 STREAM_GRACE_MS = 10_000
 """How long a two-way stream of SageMaker that has reached its limit may take for its last results."""
 MIN_DETACHED = 8
@@ -106,6 +120,7 @@ class Conversations:
             max_detached=max(MIN_DETACHED, settings.max_streams // 10),
             crowded=self._is_crowded,
         )
+        self._realtime = RealtimeMount(settings, engine, self._converse)
         self._mount = SageMakerMount(
             Served(self._mounted_native, self._mounted_realtime, self._mounted_plain),
             start_timeout_ms=settings.start_timeout_ms,
@@ -120,12 +135,13 @@ class Conversations:
             END_PATH: Route(
                 self._serve_end, max_message_bytes=size, refusal_text=end.refusal_text, close_code=end.close_code
             ),
+            realtime_mount.PATH: self._realtime.route,
             f"{sagemaker_stream.PATH}/": Route(
                 self._serve_mounted,
-                max_message_bytes=size,
+                max_message_bytes=max(size, self._realtime.route.max_message_bytes),
                 exempt=self._sessions.exempt,
                 refusal_text=sagemaker_stream.error_text,
-                read_query=lambda request: _target(request).query,
+                read_query=_query_of_mount,
             ),
         }
         settings = self._settings
@@ -135,6 +151,11 @@ class Conversations:
             max_connections=settings.max_connections,
             idle_ms=settings.idle_timeout_ms,
         )
+
+    @property
+    def minting(self) -> Minting:
+        """Where realtime sessions are made beforehand."""
+        return self._realtime.minting
 
     def _is_crowded(self) -> bool:
         admission = self._admission
@@ -196,12 +217,23 @@ class Conversations:
         finally:
             parting.cancel()
 
+    async def _mounted_realtime(self, socket: Socket, target: Target, keep_place: KeepPlace) -> None:
+        # Of the client's own headers SageMaker passes none on: only the query tells the dialects apart.
+        limit_ms = self._settings.sagemaker_max_session_ms
+        await self._realtime.serve(socket, (), target.query, max_session_ms=limit_ms)
+
     async def _mounted_plain(self, socket: Socket, target: Target, keep_place: KeepPlace) -> None:
         settings = self._settings
+        models: Sequence[Model] = ()
+        with suppress(ASRError, TimeoutError):  # who cannot tell now is asked again when the stream begins
+            async with asyncio.timeout(MODELS_TIMEOUT_S):
+                models = await self._engine.models()
+        aliases = parse_aliases(settings.model_aliases)
         core = PlainConversation(
             target.queries,
             start_timeout_ms=settings.start_timeout_ms,
             max_session_ms=settings.sagemaker_max_session_ms,
+            resolve=lambda asked: resolve_model(asked, models, aliases),
             refuse_unsupported=settings.on_unsupported == "refuse",
             stereo="refuse" if settings.stereo == "refuse" else "mix",
         )
@@ -243,6 +275,16 @@ class Conversations:
         )
 
 
+def _target(request: Request) -> Target:
+    return sagemaker_stream.read_target(request.path, lambda name: request.headers.get(name, ""))
+
+
+def _query_of_mount(request: Request) -> dict[str, str]:
+    """For the door, which lets in who names a session to return to: only the native dialect has those."""
+    target = _target(request)
+    return target.query if sagemaker_stream.by_target(target) is sagemaker_stream.Dialect.NATIVE else {}
+
+
 def build_desk(settings: ServerSettings, engine: Engine, admission: Admission) -> Desk:
     """Where the call-shaped faces have their recordings recognized."""
     return Desk(
@@ -256,21 +298,44 @@ def build_desk(settings: ServerSettings, engine: Engine, admission: Admission) -
     )
 
 
-def http_routers(settings: ServerSettings, desk: Desk) -> list[APIRouter]:
-    """The HTTP side of every face that has one."""
-    return [openai_http.router(desk), sagemaker_router(settings, desk)]
+def http_routers(
+    settings: ServerSettings, desk: Desk, watch: ReadinessWatch, minting: Minting, jobs: JobDesk | None = None
+) -> list[APIRouter]:
+    """The HTTP side of every face that has one; without `jobs` there are none."""
+    rest = [
+        transcription_rest.router(
+            desk, ready=readiness(desk), now=_utc_now, version=asr.__version__, has_jobs=jobs is not None
+        )
+    ]
+    if jobs is not None:
+        rest.append(job_rest.router(desk, jobs, max_upload_bytes=settings.jobs_max_upload_bytes))
+    return [
+        openai_http.router(desk),
+        realtime_http.router(minting, readiness(desk)),
+        *rest,
+        sagemaker_router(settings, desk, watch),
+    ]
 
 
-def sagemaker_router(settings: ServerSettings, desk: Desk) -> APIRouter:
-    """The SageMaker calls, with the HTTP API of a NIM where one is named."""
+def readiness(desk: Desk) -> Callable[[], Awaitable[Readiness]]:
+    """Asks whether the gateway can serve."""
 
     async def ready() -> Readiness:
         return Readiness(False, GOING_DOWN) if desk.draining else await desk.engine.ready()
 
+    return ready
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def sagemaker_router(settings: ServerSettings, desk: Desk, watch: ReadinessWatch) -> APIRouter:
+    """The SageMaker calls, with the HTTP API of a NIM where one is named."""
     return sagemaker.router(
         desk,
         nim=NimHttp(settings.nim_host, settings.nim_http_port) if settings.nim_host else None,
-        ready=ready,
+        watch=watch,
         limits=SageMakerLimits(settings.sagemaker_max_bytes, settings.sagemaker_timeout_ms),
     )
 

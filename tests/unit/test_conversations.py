@@ -14,6 +14,7 @@ from asr.errors import ASRError, Code
 from asr.events import Final, FinalReason, Gap, GapCause, Partial
 from asr.options import Options
 from playbook import Playbook, SeqCheck, all_playbooks, compare, to_message
+from realtime_cores import PATH, realtime_core
 from server.conversation import Begin, Command, Conversation, Cut, Drop, Feed, Finish, Hangup, Seen, Send
 from server.faces.end import EndConversation
 from server.faces.native import NativeConversation
@@ -106,7 +107,7 @@ def native(engine: WordEngine, limits: NativeLimits = LIMITS) -> NativeConversat
 def core_for(book: Playbook, engine: WordEngine) -> Conversation:
     if book.path == "/ws":
         return EndConversation(start_timeout_ms=10_000, max_session_ms=3_600_000, unix_time=lambda: 1_700_000_000.0)
-    return native(engine)
+    return realtime_core(book.path, engine) if book.path.startswith(PATH) else native(engine)
 
 
 @pytest.mark.parametrize("book", [b for b in all_playbooks() if not b.reconnects], ids=lambda book: book.name)
@@ -114,6 +115,7 @@ def test_golden_conversation_with_the_core(book: Playbook) -> None:
     engine = WordEngine(book.fault)
     driver = SyncDriver(core_for(book, engine), engine)
     check = SeqCheck()
+    names: dict[str, str] = {}
     schema = Draft202012Validator(wire.schema())
     for number, (who, line) in enumerate(book.lines, 1):
         if who == ">":
@@ -129,7 +131,8 @@ def test_golden_conversation_with_the_core(book: Playbook) -> None:
                 if message.get("type") == "ack":
                     continue
             break
-        assert not compare(line, got), f"{book.name}, line {number}: {compare(line, got)}\n{line}\n{got}"
+        problem = compare(line, got, names)
+        assert not problem, f"{book.name}, line {number}: {problem}\n{line}\n{got}"
     left = [answer for answer in driver.answers if '"type":"ack"' not in answer]
     assert not left, f"{book.name}: unexpected at the end: {left}"
 

@@ -31,7 +31,14 @@ class GatewayEngine:
 
     name = "gateway"
     features = Features(
-        punctuation=True, verbatim=True, profanity_filter=True, diarization=True, phrases=True, endpointing=True
+        punctuation=True,
+        verbatim=True,
+        profanity_filter=True,
+        diarization=True,
+        phrases=True,
+        endpointing=True,
+        eager_end=True,
+        upstream_options=True,
     )
     """What the protocol can ask for; the far gateway warns of what its own recognizer cannot do."""
 

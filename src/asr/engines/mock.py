@@ -46,13 +46,14 @@ class MockEngine:
 
     @property
     def features(self) -> Features:
-        """What the script can act out; boosts, masks and written forms it cannot."""
+        """What the script can act out; boosts, masks, written forms and options of Riva's own it cannot."""
         return Features(
             partials=self._plan.shape.partials != "none",
             punctuation=True,
             diarization=True,
             alternatives=True,
             endpointing=True,
+            eager_end=True,
         )
 
     def refusal(self) -> ASRError | None:

@@ -74,6 +74,9 @@ class RivaEngine:
             phrases=True,
             alternatives=True,
             endpointing=True,
+            eager_end=True,
+            endpointing_windows=True,
+            upstream_options=True,
             end_utterance=self._knows_force_eou(name),
         )
 

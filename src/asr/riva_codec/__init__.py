@@ -7,12 +7,13 @@ as a client, the gRPC face the other as a server.
 
 from asr.riva_codec.models import config_rows, read_models, wire_language
 from asr.riva_codec.reader import ResponseReader
-from asr.riva_codec.requests import options_from, recognize_config, streaming_config
+from asr.riva_codec.requests import FIELDS, options_from, recognize_config, streaming_config
 from asr.riva_codec.results import read_recognize
 from asr.riva_codec.status import Phase, error_from_status
 from asr.riva_codec.writer import ResponseWriter, write_recognize
 
 __all__ = [
+    "FIELDS",
     "Phase",
     "ResponseReader",
     "ResponseWriter",

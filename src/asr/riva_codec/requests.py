@@ -38,6 +38,32 @@ _ENCODINGS: dict[int, Encoding] = {
     audio_pb.ALAW: Encoding.ALAW,
 }
 
+FIELDS = {
+    "model": "model",
+    "language": "language_code",
+    "punctuate": "enable_automatic_punctuation",
+    "verbatim": "verbatim_transcripts",
+    "profanity_filter": "profanity_filter",
+    "diarization": "diarization_config",
+    "diarization.max_speakers": "diarization_config.max_speaker_count",
+    "phrases": "speech_contexts",
+    "max_alternatives": "max_alternatives",
+    "endpointing": "endpointing_config",
+    "endpointing.start_ms": "endpointing_config.start_history",
+    "endpointing.silence_ms": "endpointing_config.stop_history",
+    "endpointing.eager_ms": "endpointing_config.stop_history_eou",
+    "endpointing.start_threshold": "endpointing_config.start_threshold",
+    "endpointing.stop_threshold": "endpointing_config.stop_threshold",
+    "endpointing.eager_threshold": "endpointing_config.stop_threshold_eou",
+    "upstream_options": "custom_configuration",
+    "audio.sample_rate_hz": "sample_rate_hertz",
+    "channels": "audio_channel_count",
+    "encoding": "encoding",
+    "audio": "audio",
+    "streaming_config": "streaming_config",
+}
+"""What errors name (`ASRError.param`) → the field of Riva's messages."""
+
 _ENDPOINTING_INTS = (("start_ms", "start_history"), ("silence_ms", "stop_history"), ("eager_ms", "stop_history_eou"))
 _ENDPOINTING_FLOATS = (
     ("start_threshold", "start_threshold"),

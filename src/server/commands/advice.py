@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from asr.config import EngineConfig, GatewayConfig, ResilientConfig, RivaConfig
+from asr.config import EngineConfig, GatedConfig, GatewayConfig, ResilientConfig, RivaConfig
 from asr.errors import Action, ASRError, Code
 from server.commands.exits import SETTINGS_PARAM
 
@@ -31,6 +31,7 @@ def advise(error: ASRError, config: EngineConfig, *, named: bool = True, schemed
         return _setting(error, f"{_origin(config)}{message}")
     if isinstance(config, GatewayConfig) and error.code in (Code.UNAVAILABLE, Code.TIMEOUT):
         return _again(error, f"{_origin(config)}{error.message}")
+    config = config.member if isinstance(config, GatedConfig) else config
     members = config.members if isinstance(config, ResilientConfig) else (config,)
     endpoints = [member for member in members if isinstance(member, RivaConfig)]
     if endpoints and error.code is Code.UNAVAILABLE:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from asr.client import RivaASRClient
-from asr.config import EngineConfig, GatewayConfig, MockConfig
+from asr.config import EngineConfig, GatedConfig, GatewayConfig, MockConfig
 from asr.errors import ASRError
 from asr.mock.plan import MockPlan as Plan
 from asr.mock.plan import load_plan
@@ -123,8 +123,9 @@ def engine_config(connection: Connection) -> EngineConfig:
             raise Stop(f"{flag} says how to reach a server: give --server too.", Exit.CONFIGURATION)
         engine = chosen_engine(connection.engine, connection.mock_plan)
         config = read_settings({"asr_engine": engine, "asr_mock_plan": connection.mock_plan}).engine_config()
-        if isinstance(config, MockConfig) and config.plan is not None:
-            read_plan(config.plan)
+        chosen = config.member if isinstance(config, GatedConfig) else config
+        if isinstance(chosen, MockConfig) and chosen.plan is not None:
+            read_plan(chosen.plan)
         return config
     target = parse_server(settings.asr_server)
     ca_cert = _readable(connection.ca_cert) or settings.asr_ca_cert
