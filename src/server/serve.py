@@ -21,12 +21,14 @@ from asr.build import build_engine
 from asr.engine import Engine
 from asr.errors import ASRError, Code
 from server.admission import Admission
-from server.build import Conversations, build_desk, http_routers, page_folder
+from server.build import Conversations, build_desk, http_routers, page_folder, readiness
 from server.certificates import localhost_certificate, server_ssl_context
 from server.faces.http import build_http
-from server.faces.riva_grpc import RivaFace, add_riva_face
+from server.faces.riva_grpc import RivaFace, RivaFaceLimits, add_riva_face
+from server.jobs.service import Jobs
 from server.listener import Listener
-from server.settings import ServerSettings
+from server.readiness import ReadinessWatch
+from server.settings import ServerSettings, parse_aliases
 
 log = structlog.get_logger("server")
 
@@ -100,7 +102,10 @@ async def serve(
     conversations = Conversations(settings, engine)
     tls = _tls_context(settings)
     desk = build_desk(settings, engine, admission)
-    app = build_http(engine, admission, http_routers(settings, desk), version=asr.__version__, page=page_folder())
+    jobs = Jobs(settings, engine, admission, desk.spool) if settings.jobs else None
+    watch = ReadinessWatch(readiness(desk))
+    routers = http_routers(settings, desk, watch, conversations.minting, jobs)
+    app = build_http(engine, admission, routers, version=asr.__version__, page=page_folder())
     listener = Listener(app, conversations.door(admission), tls=tls)
     grpc_side: _GrpcSide | None = None
     warm_up: asyncio.Task[object] | None = None
@@ -112,19 +117,24 @@ async def serve(
         if settings.grpc_port is not None:
             grpc_side = await _start_grpc(settings, engine, admission)
         grpc_port = None if grpc_side is None else grpc_side.port
+        if jobs is not None:
+            await jobs.start()
         with _Signals(stop):
             announce(Addresses(settings.host, port, grpc_port, tls is not None, engine.name))
             warm_up = asyncio.create_task(engine.ready())
             gc.freeze()
             await stop.wait()
-        await _drain(settings, admission, conversations, listener, grpc_side)
+        await _drain(settings, admission, conversations, listener, grpc_side, jobs)
     finally:
         if warm_up is not None:
             warm_up.cancel()
         await listener.close(0)
+        await watch.aclose()
         await conversations.aclose()
         if grpc_side is not None:
             await grpc_side.server.stop(0)
+        if jobs is not None:
+            await jobs.aclose()
         await _close(engine)
         gc.unfreeze()
     log.info("stopped")
@@ -136,6 +146,7 @@ async def _drain(
     conversations: Conversations,
     listener: Listener,
     grpc_side: _GrpcSide | None,
+    jobs: Jobs | None,
 ) -> None:
     """End in good order: health says so first, then the ports close, then every stream gets its last results."""
     loop = asyncio.get_running_loop()
@@ -157,6 +168,7 @@ async def _drain(
     if grpc_side is not None:
         grpc_side.face.drain()
         grpc_stop = asyncio.create_task(grpc_side.server.stop(settings.drain_timeout_ms / 1000))
+    handing_back = None if jobs is None else asyncio.create_task(jobs.drain())
     await conversations.drain(settings.drain_timeout_ms)
     # A last second is for those whose recognizer is stuck: they are told what is lost.
     last_words = loop.call_at(due - min(1.0, settings.drain_timeout_ms / 4000), conversations.give_up)
@@ -164,6 +176,8 @@ async def _drain(
     last_words.cancel()
     if grpc_stop is not None:
         await grpc_stop
+    if handing_back is not None:
+        await handing_back
 
 
 async def _close(engine: Engine) -> None:
@@ -193,7 +207,15 @@ async def _start_grpc(settings: ServerSettings, engine: Engine, admission: Admis
     # Calls that are refused or only ask for health are calls too.
     most = settings.max_streams + settings.max_connections
     server = grpc.aio.server(options=GRPC_OPTIONS, maximum_concurrent_rpcs=most)
-    face = add_riva_face(server, engine, admission, stereo=settings.stereo)
+    face = add_riva_face(
+        server,
+        engine,
+        admission,
+        stereo=settings.stereo,
+        aliases=parse_aliases(settings.model_aliases),
+        refuse_unsupported=settings.on_unsupported == "refuse",
+        limits=RivaFaceLimits(max_audio_ms=settings.max_audio_ms),
+    )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     try:
         port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
