@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import struct
+import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -63,10 +66,25 @@ def encoded(
 ) -> bytes:
     """Samples of shape (frames,) or (frames, 2) in another format; int32 holds 24 bits at its top."""
     frames = samples.reshape(len(samples), -1)
-    layout = "mono" if frames.shape[1] == 1 else "stereo"
     sample_format = "s32" if samples.dtype == np.int32 else "s16"
-    file = io.BytesIO()
-    with av.open(file, "w", format=container, options=options or {}) as output:
+    # What moves an index to the front opens the file a second time, by its name.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x"
+        _encode(path, frames, rate_hz, codec, container, options or {}, sample_format)
+        return path.read_bytes()
+
+
+def _encode(
+    path: Path,
+    frames: NDArray[Any],
+    rate_hz: int,
+    codec: str,
+    container: str,
+    options: dict[str, str],
+    sample_format: str,
+) -> None:
+    layout = {1: "mono", 2: "stereo", 6: "5.1"}[frames.shape[1]]
+    with av.open(str(path), "w", format=container, options=options) as output:
         stream = output.add_stream(codec, rate=rate_hz)
         stream.layout = layout
         stream.format = sample_format if codec in ("flac", "libopus") else stream.codec_context.codec.audio_formats[0]
@@ -75,9 +93,8 @@ def encoded(
         resampler = av.AudioResampler(stream.format.name, layout, rate_hz)
         packets = [packet for ready in resampler.resample(frame) for packet in stream.encode(ready)]
         packets += stream.encode(None)
-        # FLAC ends with an empty packet that bears the final header; libav's Ogg cannot take it.
-        output.mux([packet for packet in packets if packet.size or container != "ogg"])
-    return file.getvalue()
+        # FLAC ends with an empty packet that bears the final header; libav's other containers cannot take it.
+        output.mux([packet for packet in packets if packet.size or container == "flac"])
 
 
 def decoded(data: bytes, name: str = "x") -> NDArray[np.float64]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import AsyncGeneratorType, TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Literal, Unpack
 from weakref import WeakSet
 
 from asr.build import build_engine
+from asr.channels import ChannelsEngine
 from asr.choice import Credentials, choose
 from asr.config import EngineConfig
 from asr.engine import BYTES_PER_MS, Agreement, AudioInput, EndUtterance, Engine, Model, Readiness, agree
@@ -30,7 +33,10 @@ log = logging.getLogger("asr")
 OnProgress = Callable[[int, int | None], None]
 """Called with the milliseconds that are done, and those there are in all (None where that is not known)."""
 
-EncodingName = Literal["pcm_s16le", "pcm_f32le", "mulaw", "alaw", "flac", "wav", "ogg_opus", "webm_opus", "auto"]
+EncodingName = Literal[
+    "pcm_s16le", "pcm_f32le", "mulaw", "alaw", "flac", "wav", "ogg_opus", "webm_opus", "mp3", "aac", "mp4", "auto"
+]
+StereoName = Literal["mix", "refuse", "split"]
 
 _FILE_CHUNK_MS = 1_000
 _SLICE_BYTES = 65_536
@@ -132,6 +138,7 @@ class RivaASRClient:
         sample_rate_hz: int | None = 16_000,
         channels: int = 1,
         encoding: EncodingName = "pcm_s16le",
+        stereo: StereoName = "mix",
         enable_partials: bool | None = None,
         all_events: bool = False,
         **wishes: Unpack[Wishes],
@@ -143,8 +150,10 @@ class RivaASRClient:
                 `EndUtterance` among them ends the utterance there. Its end ends the stream, after the last final.
             options: wishes as one record; the keywords are laid over it.
             sample_rate_hz: of raw samples; containers tell their own. Anything else than 16 kHz is resampled.
-            channels: of raw samples, interleaved; several are mixed down to one.
+            channels: of raw samples, interleaved.
             encoding: `auto` finds out by the first bytes.
+            stereo: what becomes of several channels: `mix` them down to one, `refuse` them, or `split` them: each is
+                recognized on its own, and events carry its number.
             enable_partials: whether `Partial` events are wanted (default: those of `options`, else True).
             all_events: also `Progress` and `Flushed`.
             **wishes: see `Wishes`.
@@ -163,7 +172,7 @@ class RivaASRClient:
                 "audio is not an async iterator of bytes. For a plain iterable there is SyncRivaASRClient.",
                 param="audio",
             )
-        stream = self._stream(audio, wanted, (encoding, sample_rate_hz, channels), all_events)
+        stream = self._stream(audio, wanted, partial(_decoder, encoding, sample_rate_hz, channels, stereo), all_events)
         # Left half-read, its parts must be closed from the outside in, which the loop's own end does not do.
         assert isinstance(stream, AsyncGeneratorType)
         self._streams.add(stream)
@@ -174,6 +183,7 @@ class RivaASRClient:
         source: str | Path | BinaryIO,
         options: Options | None = None,
         *,
+        stereo: StereoName = "mix",
         on_progress: OnProgress | None = None,
         **wishes: Unpack[Wishes],
     ) -> Transcript:
@@ -182,6 +192,8 @@ class RivaASRClient:
         Args:
             source: a path, or an open binary file or pipe; WAV, FLAC, Ogg, MP3, M4A, WebM and more.
             options: wishes as one record; the keywords are laid over it.
+            stereo: what becomes of several channels: see `stream_transcribe`. Split, the finals of all channels are in
+                the order in which they begin.
             on_progress: called now and then with the milliseconds done and those in all, or None.
             **wishes: see `Wishes`.
 
@@ -189,22 +201,22 @@ class RivaASRClient:
             ASRError: `not_found`, `bad_audio` (the message names the file), and what a stream may raise.
         """
         wanted = to_options(options, None if options is not None else False, wishes)
-        file = _File(source)
+        file = _File(source, stereo)
         async with aclosing(pull(file.chunks)) as chunks:
             first = await anext(chunks, b"")  # what is wrong with the file is said before a recognizer is asked
-            agreement = await self._agree(wanted)
+            agreement = await self._agree(replace(wanted, channels=file.channels))
             builder = TranscriptBuilder(
                 language=agreement.options.language, model=agreement.model.name, warnings=agreement.warnings
             )
             progress = _Progress(on_progress, file)
-            async with aclosing(self._recognize(_after(first, chunks), agreement)) as events:
+            async with aclosing(self._recognize(_after([first] if first else [], chunks), agreement)) as events:
                 async for event in events:
                     builder.add(event)
                     progress.see(event)
         progress.end()
         for warning in file.warnings:
             builder.warn(warning)
-        return builder.build(file.pcm_bytes // BYTES_PER_MS)
+        return builder.build(file.done_ms)
 
     def _engine(self) -> Engine:
         if self._closed:
@@ -215,6 +227,10 @@ class RivaASRClient:
         assert self._built is not None
         return self._built
 
+    def _with_channels(self) -> Engine:
+        engine = self._engine()
+        return engine if isinstance(engine, ChannelsEngine) else ChannelsEngine(engine)  # one of the caller's own
+
     async def _agree(self, options: Options) -> Agreement:
         engine = self._engine()
         return agree(options, await engine.models(), engine.features)
@@ -223,14 +239,23 @@ class RivaASRClient:
         self,
         audio: AsyncIterable[AudioInput],
         options: Options,
-        shape: tuple[str, int | None, int],
+        make_decoder: Callable[[], AudioDecoder],
         all_events: bool,
     ) -> AsyncGenerator[Event]:
-        decoder = _decoder(*shape)
-        agreement = await self._agree(options)
-        for warning in agreement.warnings:
-            log.warning("%s", warning)
-        async with aclosing(self._recognize(_decoded(audio, decoder), agreement)) as events:
+        decoder = make_decoder()
+        async with AsyncExitStack() as stack:
+            pieces = _decoded(audio, decoder)
+            if decoder.splits:
+                stack.push_async_callback(pieces.aclose)
+                first: list[AudioInput] = []
+                while decoder.detected is None and (piece := await anext(pieces, None)) is not None:
+                    first.append(piece)  # how many channels there are is in the header
+                options = replace(options, channels=decoder.out_channels)
+                pieces = _after(first, pieces)
+            agreement = await self._agree(options)
+            for warning in agreement.warnings:
+                log.warning("%s", warning)
+            events = await stack.enter_async_context(aclosing(self._recognize(pieces, agreement)))
             async for event in events:
                 if all_events or not isinstance(event, Progress | Flushed):
                     yield event
@@ -242,7 +267,7 @@ class RivaASRClient:
         try:
             async with (
                 aclosing(source.items()) as items,
-                aclosing(self._engine().stream(items, agreement.options)) as events,
+                aclosing(self._with_channels().stream(items, agreement.options)) as events,
             ):
                 async for event in events:
                     yield event
@@ -276,17 +301,25 @@ class _Source:
 class _File:
     """A recording, decoded on a thread that `pull` owns."""
 
-    def __init__(self, source: str | Path | BinaryIO) -> None:
+    def __init__(self, source: str | Path | BinaryIO, stereo: StereoName) -> None:
         self._source = source
+        self._stereo = stereo
+        self.channels = 1
         self.total_ms: int | None = None
         self.pcm_bytes = 0
         self.warnings: list[str] = []
 
+    @property
+    def done_ms(self) -> int:
+        """The audio that was read so far."""
+        return self.pcm_bytes // (BYTES_PER_MS * self.channels)
+
     def chunks(self) -> Iterator[bytes]:
         from asr.audio import open_audio  # FFmpeg's libraries: only for those who read files
 
-        with open_audio(self._source, chunk_ms=_FILE_CHUNK_MS) as audio:
+        with open_audio(self._source, stereo=self._stereo, chunk_ms=_FILE_CHUNK_MS) as audio:
             self.total_ms = audio.duration_ms
+            self.channels = audio.channels
             self.warnings = audio.warnings
             for chunk in audio:
                 self.pcm_bytes += len(chunk)
@@ -309,7 +342,7 @@ class _Progress:
                 self._move(event.end_ms)
 
     def end(self) -> None:
-        self._done_ms = max(self._done_ms, self._file.pcm_bytes // BYTES_PER_MS)
+        self._done_ms = max(self._done_ms, self._file.done_ms)
         if self._tell is not None:
             self._tell(self._done_ms, self._done_ms)
 
@@ -319,7 +352,7 @@ class _Progress:
             self._tell(done_ms, self._file.total_ms)
 
 
-def _decoder(encoding: str, sample_rate_hz: int | None, channels: int) -> AudioDecoder:
+def _decoder(encoding: str, sample_rate_hz: int | None, channels: int, stereo: StereoName) -> AudioDecoder:
     from asr.audio import AudioDecoder, AudioFormat, Encoding  # FFmpeg's libraries and numpy: when there is audio
 
     names = [known.value for known in Encoding]
@@ -327,7 +360,7 @@ def _decoder(encoding: str, sample_rate_hz: int | None, channels: int) -> AudioD
         raise ASRError(
             Code.BAD_REQUEST, f"There is no encoding {encoding!r}. Encodings: {', '.join(names)}.", param="encoding"
         )
-    return AudioDecoder(AudioFormat(Encoding(encoding), sample_rate_hz, channels))
+    return AudioDecoder(AudioFormat(Encoding(encoding), sample_rate_hz, channels), stereo=stereo)
 
 
 async def _decoded(audio: AsyncIterable[AudioInput], decoder: AudioDecoder) -> AsyncGenerator[AudioInput]:
@@ -352,8 +385,8 @@ async def _decoded(audio: AsyncIterable[AudioInput], decoder: AudioDecoder) -> A
             await audio.aclose()
 
 
-async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[AudioInput]:
-    if first:
-        yield first
-    async for chunk in rest:
-        yield chunk
+async def _after(first: Sequence[AudioInput], rest: AsyncIterator[AudioInput]) -> AsyncGenerator[AudioInput]:
+    for piece in first:
+        yield piece
+    async for piece in rest:
+        yield piece

@@ -26,6 +26,10 @@ class Ahead:
         self._bytes = 0
         self._waiter: asyncio.Future[None] | None = None
 
+    def widen(self, max_bytes: int) -> None:
+        """The bound is at least this."""
+        self._max_bytes = max(self._max_bytes, max_bytes)
+
     @property
     def full(self) -> bool:
         """Whether the reader should wait."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TypeVar, Unpack
 
-from asr.client import EncodingName, OnProgress, RivaASRClient
+from asr.client import EncodingName, OnProgress, RivaASRClient, StereoName
 from asr.config import EngineConfig
 from asr.engine import AudioInput, Engine, Model, Readiness
 from asr.errors import ASRError, Code
@@ -103,6 +103,7 @@ class SyncRivaASRClient:
         sample_rate_hz: int | None = 16_000,
         channels: int = 1,
         encoding: EncodingName = "pcm_s16le",
+        stereo: StereoName = "mix",
         enable_partials: bool | None = None,
         all_events: bool = False,
         **wishes: Unpack[Wishes],
@@ -122,6 +123,7 @@ class SyncRivaASRClient:
             sample_rate_hz=sample_rate_hz,
             channels=channels,
             encoding=encoding,
+            stereo=stereo,
             enable_partials=enable_partials,
             all_events=all_events,
             **wishes,
@@ -133,18 +135,21 @@ class SyncRivaASRClient:
         source: str | Path | BinaryIO,
         options: Options | None = None,
         *,
+        stereo: StereoName = "mix",
         on_progress: OnProgress | None = None,
         **wishes: Unpack[Wishes],
     ) -> Transcript:
         """Recognize a whole recording; see `RivaASRClient.transcribe_file`. `on_progress` is called in this thread."""
         if on_progress is None:
-            return self._background.run(self._client.transcribe_file(source, options, **wishes))
+            return self._background.run(self._client.transcribe_file(source, options, stereo=stereo, **wishes))
         news: queue.SimpleQueue[tuple[int, int | None] | None] = queue.SimpleQueue()
 
         def tell(done_ms: int, total_ms: int | None) -> None:
             news.put((done_ms, total_ms))
 
-        future = self._background.submit(self._client.transcribe_file(source, options, on_progress=tell, **wishes))
+        future = self._background.submit(
+            self._client.transcribe_file(source, options, stereo=stereo, on_progress=tell, **wishes)
+        )
         future.add_done_callback(lambda _: news.put(None))
         try:
             while (step := news.get()) is not None:

@@ -42,7 +42,8 @@ class Transcript:
 
     Attributes:
         text: the finals' texts, joined.
-        finals: in the order they came; those without text included.
+        finals: in the order they came, and those of several channels in the order in which they begin; those without
+            text included.
         language: BCP-47, or "" where not known.
         model: the model's name, or "" where not known.
         duration_ms: length of the audio.
@@ -99,10 +100,13 @@ class TranscriptBuilder:
 
     def build(self, duration_ms: int | None = None) -> Transcript:
         """The transcript so far. Without `duration_ms` the audio lasts until the last thing heard of it."""
-        language = self.language or next((final.language for final in self._finals if final.language), "")
+        finals = self._finals
+        if any(final.channel for final in finals):
+            finals = sorted(finals, key=lambda final: (final.start_ms, final.channel))
+        language = self.language or next((final.language for final in finals if final.language), "")
         return Transcript(
-            text=join((final.text for final in self._finals), language),
-            finals=tuple(self._finals),
+            text=join((final.text for final in finals), language),
+            finals=tuple(finals),
             language=language,
             model=self.model,
             duration_ms=self._heard_ms if duration_ms is None else duration_ms,

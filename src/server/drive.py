@@ -132,6 +132,7 @@ class Driver:
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._hangup: Hangup | None = None
         self._fed_bytes = 0
+        self._bytes_per_ms = BYTES_PER_MS
         self.tally = Tally()
         line.on_stalled = self._give_up
         line.over.add_done_callback(self._on_line_over)
@@ -326,6 +327,8 @@ class Driver:
                 case Send():
                     self._line.send(command)
                 case Begin(number, options):
+                    self._bytes_per_ms = BYTES_PER_MS * options.channels
+                    self._ahead.widen(self._limits.max_ahead_ms * self._bytes_per_ms)
                     self._takes[number] = _Take(number, options, self._ahead)
                     self._take_added.set()
                 case Seen(seq):
@@ -340,7 +343,7 @@ class Driver:
     def _act_on_take(self, command: Feed | Cut | Finish | Drop) -> None:
         if isinstance(command, Feed):
             self._fed_bytes += len(command.pcm)
-            self.tally.audio_ms = self._fed_bytes // BYTES_PER_MS
+            self.tally.audio_ms = self._fed_bytes // self._bytes_per_ms
         take = self._takes.get(command.take)
         if take is None:  # its engine has ended before its audio
             return

@@ -64,7 +64,7 @@ class ServerSettings(EngineSettings):
     sagemaker_bind_to_port: Port | None = None
     sagemaker_max_bytes: Annotated[int, Field(ge=1_024, le=_GIB)] = 25 * _MIB
     sagemaker_timeout_ms: Milliseconds = 58_000
-    sagemaker_max_session_ms: Annotated[int, Field(ge=10_000, le=86_400_000)] = 1_770_000
+    sagemaker_max_session_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 1_770_000
     nim_http_port: Annotated[int, Field(ge=1, le=65535)] = 9000
     """Goes with `nim_host`."""
 

@@ -775,5 +775,12 @@ async def test_an_untrusted_certificate_is_explained(tmp_path: Path) -> None:
 def test_features_are_what_the_protocol_can_ask_for() -> None:
     features = GatewayEngine(GatewayConfig("https://h")).features
     assert features == Features(
-        punctuation=True, verbatim=True, profanity_filter=True, diarization=True, phrases=True, endpointing=True
+        punctuation=True,
+        verbatim=True,
+        profanity_filter=True,
+        diarization=True,
+        phrases=True,
+        endpointing=True,
+        eager_end=True,
+        upstream_options=True,
     )

@@ -170,7 +170,7 @@ async def test_every_shape_of_audio_reaches_the_engine_as_one(shape: dict[str, A
         ({"language": "fr"}, Code.NOT_FOUND, "en-US"),
         ({"model": "whisper"}, Code.NOT_FOUND, "words-de, words-en"),
         ({"punctuate": True, "fail_on_unsupported": True}, Code.UNSUPPORTED, "punctuation"),
-        ({"encoding": "mp3"}, Code.BAD_REQUEST, "pcm_s16le"),
+        ({"encoding": "midi"}, Code.BAD_REQUEST, "pcm_s16le"),
         ({"sample_rate_hz": 1}, Code.BAD_REQUEST, "4000"),
         ({"encoding": "flac"}, Code.BAD_AUDIO, r"\."),
     ],

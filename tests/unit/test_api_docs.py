@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.faces.api_docs import Field, binary_body, completed, either, errors, json_body, multipart_body, ref
+from server.api_docs import Field, binary_body, completed, either, errors, json_body, multipart_body, ref
 
 
 def test_a_form_with_a_file_a_choice_and_a_list() -> None:

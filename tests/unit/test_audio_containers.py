@@ -53,6 +53,36 @@ def test_the_length_is_that_of_the_input() -> None:
         assert abs(len(run(AudioDecoder(SNIFF), [data])) / 32 - 733) < 1
 
 
+CLUSTER = b"\x1fC\xb6u"
+VOID = b"\xec\x01\0\0\0\0\0\0\x05" + CLUSTER + b"\xa3"
+CUES = b"\x1cS\xbbk\x86" + b"\xa3\x84" + bytes(4)
+TAGS = b"\x12T\xc3g\x40\x03abc"
+
+
+@pytest.mark.parametrize("extra", [VOID, CUES, TAGS, VOID + CUES + TAGS])
+def test_what_browsers_put_between_clusters_is_passed_over(extra: bytes) -> None:
+    assert LIVE_WEBM.count(CLUSTER) >= 1
+    assert outcome(LIVE_WEBM.replace(CLUSTER, extra + CLUSTER) + extra, []) == (reference(LIVE_WEBM), [])
+
+
+def test_a_first_piece_may_hold_the_header_alone() -> None:
+    decoder = AudioDecoder(AudioFormat(Encoding.WEBM_OPUS, None))
+    begin = LIVE_WEBM.index(CLUSTER)
+    assert decoder.feed(LIVE_WEBM[:begin]) == b""
+    assert decoder.feed(LIVE_WEBM[begin:]) + decoder.finish() == reference(LIVE_WEBM)
+
+
+def test_clusters_of_unknown_and_of_known_size_may_follow_each_other() -> None:
+    begin = LIVE_WEBM.index(CLUSTER)
+    head, cluster = LIVE_WEBM[:begin], LIVE_WEBM[begin:]
+    length = 9 - cluster[4].bit_length()
+    body = cluster[4 + length :]
+    unknown = head + CLUSTER + b"\x01" + b"\xff" * 7 + body
+    known = head + CLUSTER + (1 << 56 | len(body)).to_bytes(8, "big") + body
+    for data in (unknown, known):
+        assert outcome(data, list(range(0, len(data), 333)))[0] == reference(LIVE_WEBM)
+
+
 @pytest.mark.parametrize("container", ["ogg", "webm"])
 def test_stereo_opus_is_mixed_or_refused(container: str) -> None:
     data = encoded(STEREO, 48_000, "libopus", container)

@@ -89,6 +89,32 @@ def test_opus_and_stereo_and_48_khz(tmp_path: Path) -> None:
             open_audio(path, stereo="refuse")
 
 
+@pytest.mark.parametrize(
+    ("codec", "container"), [("pcm_s16le", "wav"), ("flac", "flac"), ("pcm_s16le", "matroska"), ("alac", "ipod")]
+)
+def test_several_channels_are_kept_when_they_are_to_be_split(tmp_path: Path, codec: str, container: str) -> None:
+    path = tmp_path / "x"
+    both = np.stack([SAMPLES, SAMPLES[::-1]], axis=1)
+    path.write_bytes(encoded(np.ascontiguousarray(both), 16_000, codec, container))
+    with open_audio(path, stereo="split", chunk_ms=100) as source:
+        chunks = list(source)
+        assert (source.channels, source.warnings) == (2, [])
+        assert source.duration_ms is not None
+        assert abs(source.duration_ms - 1000) <= 1
+    assert {len(chunk) for chunk in chunks} == {6_400}
+    assert b"".join(chunks) == both.tobytes()
+    with open_audio(path) as source:
+        assert source.channels == 1
+
+
+def test_a_title_that_is_no_text_hurts_nobody(tmp_path: Path) -> None:
+    tag = b"TIT2\0\0\0\x05\0\0\x03\x96\xff\xfe\x81"
+    path = tmp_path / "x.mp3"
+    path.write_bytes(b"ID3\x03\0\0\0\0\0" + bytes([len(tag)]) + tag + encoded(SAMPLES, 16_000, "libmp3lame", "mp3"))
+    with open_audio(path) as source:
+        assert abs(sum(len(chunk) for chunk in source) / 32 - 1000) < 100
+
+
 @pytest.mark.parametrize("kind", ["wav", "flac", "mp3", "ogg"])
 def test_pipes(kind: str) -> None:
     codec = {"wav": "pcm_s16le", "flac": "flac", "mp3": "libmp3lame", "ogg": "flac"}[kind]

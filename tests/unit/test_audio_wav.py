@@ -87,6 +87,21 @@ def test_a_length_beyond_the_data_is_told() -> None:
     assert warnings == ["The WAV is truncated: the header promises 10.0 s, 0.1 s are here."]
 
 
+@pytest.mark.parametrize("riff", [0, 36, 0xFFFFFFFF, 1 << 31])
+@pytest.mark.parametrize("extensible", [False, True])
+def test_the_length_of_the_whole_file_is_not_believed(riff: int, *, extensible: bool) -> None:
+    data = bytearray(wav(PCM, fmt(extensible=extensible), size=0xFFFFFFFF))
+    data[4:8] = struct.pack("<I", riff)
+    assert wav_run(bytes(data), [3, 9, 21, 45, 46]) == (PCM, [])
+
+
+def test_several_channels_are_split() -> None:
+    decoder = AudioDecoder(SNIFF, stereo="split")
+    data = wav(PCM, fmt(channels=4, extensible=True), size=0)
+    assert run(decoder, pieces(data, [10, 71, 73, 500])) == PCM
+    assert (decoder.out_channels, decoder.warnings) == (4, [])
+
+
 @pytest.mark.parametrize("cuts", [[], [44, 50, 60], list(range(0, 1700, 7))])
 def test_sound_beyond_the_length_is_not_lost(cuts: list[int]) -> None:
     made, warnings = wav_run(wav(PCM, size=640), cuts)

@@ -13,7 +13,7 @@ from asr.options import Diarization, Endpointing, Options, Phrase
 ENGLISH = Model("parakeet", ("en-US", "en-GB"))
 GERMAN = Model("canary", ("de-DE", "en-US"))
 ANY = Model("whisper", ("multi",))
-NOTHING = Features(partials=False, words=False, end_utterance=False)
+NOTHING = Features(end_utterance=False)
 ALL = Features(**{field.name: True for field in fields(Features)})
 
 
@@ -80,6 +80,7 @@ WISHES = [
     (Options(phrases=(Phrase("riva"),)), "phrases", "phrases"),
     (Options(max_alternatives=2), "max_alternatives", "alternatives"),
     (Options(endpointing=Endpointing(silence_ms=300)), "endpointing", "endpointing"),
+    (Options(upstream_options={"vad.onset": "1"}), "upstream_options", "vad.onset"),
 ]
 
 
@@ -109,3 +110,52 @@ def test_or_refused_where_the_caller_chose_so(options: Options, field: str, word
 def test_wishes_against_something_are_always_granted() -> None:
     options = Options(punctuate=False, verbatim=True)
     assert agree(options, (ENGLISH,), NOTHING).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "features", "left", "params"),
+    [
+        (Endpointing(silence_ms=300, manual=True), Features(endpointing=True), Endpointing(True, 300), []),
+        (
+            Endpointing(silence_ms=300, eager_ms=100, eager_threshold=0.5),
+            Features(endpointing=True, endpointing_windows=True),
+            Endpointing(silence_ms=300),
+            ["eager_ms"],
+        ),
+        (
+            Endpointing(eager_ms=100, start_ms=80, stop_threshold=0.5),
+            Features(endpointing=True, eager_end=True),
+            Endpointing(eager_ms=100),
+            ["start_ms", "stop_threshold"],
+        ),
+        (Endpointing(start_threshold=0.5), Features(endpointing=True), None, ["start_threshold"]),
+    ],
+)
+def test_endpointing_is_granted_field_by_field(
+    wanted: Endpointing, features: Features, left: Endpointing | None, params: list[str]
+) -> None:
+    agreement = agree(Options(endpointing=wanted), (ENGLISH,), features)
+    assert agreement.options.endpointing == left
+    assert len(agreement.warnings) == len(params)
+    assert all(name in warning for name, warning in zip(params, agreement.warnings, strict=True))
+    if params:
+        with pytest.raises(ASRError) as caught:
+            agree(Options(endpointing=wanted, fail_on_unsupported=True), (ENGLISH,), features)
+        assert caught.value.param == f"endpointing.{params[0]}"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_is_wanted_by_default_is_missed_aloud_and_refuses_nobody(strict: bool) -> None:
+    features = Features(partials=False, words=False)
+    agreement = agree(Options(fail_on_unsupported=strict), (ENGLISH,), features)
+    assert (agreement.options.partials, agreement.options.words) == (False, False)
+    assert [("partial" in text, "words" in text) for text in agreement.warnings] == [(True, False), (False, True)]
+    assert agree(Options(partials=False, words=False), (ENGLISH,), features).warnings == ()
+
+
+def test_a_model_for_whole_recordings_has_no_partials() -> None:
+    offline = Model("canary", ("en-US",), streaming=False)
+    agreement = agree(Options(), (offline,), ALL)
+    assert not agreement.options.partials
+    assert "partial" in agreement.warnings[0]
+    assert not agreement.features.partials

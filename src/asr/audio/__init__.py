@@ -1,4 +1,4 @@
-"""Audio in every shape to the one shape engines take: 16 kHz mono PCM16 little-endian.
+"""Audio in every shape to the one shape engines take: 16 kHz PCM16 little-endian, mono or channels interleaved.
 
 `AudioDecoder` takes audio piece by piece as it arrives; `open_audio` reads files and pipes. Both say
 in `warnings` what was odd and raise `ASRError` for what cannot be used.

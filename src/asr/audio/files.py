@@ -1,4 +1,4 @@
-"""Audio files, pipes and open files as 16 kHz mono PCM16, in flat memory however long they are.
+"""Audio files, pipes and open files as 16 kHz PCM16, in flat memory however long they are.
 
 WAV and FLAC go through the streaming decoder; every other container is read by FFmpeg's libraries,
 which only ever see an open file: no name that could be taken for an address, and no playlist.
@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 import av
 
 from asr.audio.decode import AudioDecoder
-from asr.audio.formats import OUT_BYTES_PER_MS, AudioFormat, Container, Encoding, Stereo, bad_audio, container_of
-from asr.audio.frames import mono_of
+from asr.audio.formats import OUT_BYTES_PER_MS, AudioFormat, Container, Encoding, Stereo, Warn, bad_audio, container_of
+from asr.audio.frames import FrameOutput
 from asr.audio.reader import Reader
-from asr.audio.samples import Mono16k, refuse_stereo
+from asr.audio.samples import refuse_stereo
 from asr.errors import ASRError, Code
 
 BLOCK_BYTES = 64 << 10
@@ -42,6 +42,7 @@ class AudioSource:
     Attributes:
         name: the file's name, as messages use it.
         duration_ms: how long the audio is, or None where that cannot be known beforehand.
+        channels: how many channels the chunks hold, interleaved; 1 unless they are to be split.
         warnings: sentences about oddities; complete when the iteration has ended.
     """
 
@@ -49,18 +50,20 @@ class AudioSource:
         self,
         name: str,
         duration_ms: int | None,
+        channels: int,
         warnings: list[str],
         chunks: Generator[bytes],
         closers: tuple[Callable[[], object], ...],
     ) -> None:
         self.name = name
         self.duration_ms = duration_ms
+        self.channels = channels
         self.warnings = warnings
         self._chunks = chunks
         self._closers = closers
 
     def __iter__(self) -> Iterator[bytes]:
-        """Chunks of 16 kHz mono PCM16, each `chunk_ms` long but for the last.
+        """Chunks of 16 kHz PCM16, each `chunk_ms` long but for the last.
 
         Raises:
             ASRError: `bad_audio` where the rest cannot be decoded.
@@ -83,9 +86,10 @@ class AudioSource:
 
 
 def open_audio(source: Path | str | BinaryIO, *, stereo: Stereo = "mix", chunk_ms: int = 100) -> AudioSource:
-    """Open a file (or take an open one, also a pipe such as `sys.stdin.buffer`) as 16 kHz mono PCM16.
+    """Open a file (or take an open one, also a pipe such as `sys.stdin.buffer`) as 16 kHz PCM16.
 
-    Blocking: call it, and iterate, off the event loop.
+    Blocking: call it, and iterate, off the event loop. `stereo` says what becomes of several channels: mixed down to
+    one, refused, or split, that is kept, interleaved.
 
     Raises:
         ASRError: `not_found` for a missing file, `bad_request` for a folder or one that may not be read,
@@ -121,16 +125,18 @@ def _source(name: str, file: BinaryIO, own: BinaryIO | None, stereo: Stereo, chu
         if not head:
             raise bad_audio("The file is empty.")
         if _is_streamable(head):
-            duration_ms, pcm = _streamed(reader, stereo, warnings)
+            duration_ms, channels, pcm = _streamed(reader, stereo, warnings)
         else:
             container = _container(reader)
             closers.insert(0, container.close)
-            duration_ms, pcm = _from_library(container, stereo, warnings, "" if reader.seekable() else _PIPE_HINT)
+            hint = "" if reader.seekable() else _PIPE_HINT
+            duration_ms, channels, pcm = _from_library(container, stereo, warnings, hint)
     except (ASRError, OSError) as error:
         for closer in closers:
             closer()
         raise _named(error, name) from error
-    return AudioSource(name, duration_ms, warnings, _chunks(pcm, chunk_ms * OUT_BYTES_PER_MS, name), tuple(closers))
+    chunks = _chunks(pcm, chunk_ms * OUT_BYTES_PER_MS * channels, name)
+    return AudioSource(name, duration_ms, channels, warnings, chunks, tuple(closers))
 
 
 def _is_streamable(head: bytes) -> bool:
@@ -144,7 +150,7 @@ def _is_streamable(head: bytes) -> bool:
     return True
 
 
-def _streamed(reader: Reader, stereo: Stereo, warnings: list[str]) -> tuple[int | None, Iterator[bytes]]:
+def _streamed(reader: Reader, stereo: Stereo, warnings: list[str]) -> tuple[int | None, int, Iterator[bytes]]:
     decoder = AudioDecoder(AudioFormat(Encoding.AUTO, None), stereo=stereo)
     decoder.warnings = warnings
     first = b""
@@ -163,55 +169,57 @@ def _streamed(reader: Reader, stereo: Stereo, warnings: list[str]) -> tuple[int 
             yield decoder.feed(block)
         yield decoder.finish()
 
-    return duration_ms, pcm()
+    return duration_ms, decoder.out_channels, pcm()
 
 
 def _container(reader: Reader) -> Any:
     try:
-        return av.open(reader, "r", options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"})
+        return av.open(
+            reader,
+            "r",
+            options={"format_whitelist": _DEMUXERS, "protocol_whitelist": "none"},
+            metadata_errors="replace",  # titles are not always in the character set that they claim
+        )
     except av.FFmpegError as error:
         hint = "" if reader.seekable() else _PIPE_HINT
         raise bad_audio(f"This is not audio of a kind that is known here, or it is damaged.{hint}") from error
 
 
-def _from_library(container: Any, stereo: Stereo, warnings: list[str], hint: str) -> tuple[int | None, Iterator[bytes]]:
-    if not container.streams.audio:
-        raise bad_audio("There is no sound in it.")
-    stream = container.streams.audio[0]
+def _from_library(
+    container: Any, stereo: Stereo, warnings: list[str], hint: str
+) -> tuple[int | None, int, Iterator[bytes]]:
+    streams = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    if not streams:
+        unknown = " of a kind that can be decoded" if container.streams.audio else ""
+        raise bad_audio(f"There is no sound in it{unknown}.")
+    stream = streams[0]
     refuse_stereo(stream.codec_context.channels, stereo)
-    pcm = _decoded(container, stream, stereo, warnings)
-    first = next((piece for piece in pcm if piece), b"")
-    if not first:
-        raise bad_audio(f"There is no sound in it that can be decoded.{hint}")
-    return _duration_ms(container, stream), chain((first,), pcm)
 
-
-def _decoded(container: Any, stream: Any, stereo: Stereo, warnings: list[str]) -> Iterator[bytes]:
     def warn(sentence: str) -> None:
         if sentence not in warnings:
             warnings.append(sentence)
 
-    output: Mono16k | None = None
-    shape = (0, 0)
+    output = FrameOutput(stereo=stereo, warn=warn)
+    pcm = _decoded(container, stream, output, warn)
+    first = next((piece for piece in pcm if piece), b"")
+    if not first:
+        raise bad_audio(f"There is no sound in it that can be decoded.{hint}")
+    return _duration_ms(container, stream), output.out_channels, chain((first,), pcm)
+
+
+def _decoded(container: Any, stream: Any, output: FrameOutput, warn: Warn) -> Iterator[bytes]:
     for packet in _packets(container, stream, warn):
         try:
             frames = packet.decode()
-        except av.FFmpegError:
+        except (av.FFmpegError, ValueError):
             warn(_DAMAGED)
             continue
         for frame in frames:
-            now = (frame.sample_rate, frame.layout.nb_channels)
-            if now != shape or output is None:
-                if output is not None:
-                    yield output.finish()
-                output = Mono16k(*now, stereo=stereo, warn=warn)
-                shape = now
-            yield mono_of(frame, output)
-    if output is not None:
-        yield output.finish()
+            yield output.push(frame)
+    yield output.finish()
 
 
-def _packets(container: Any, stream: Any, warn: Any) -> Iterator[Any]:
+def _packets(container: Any, stream: Any, warn: Warn) -> Iterator[Any]:
     try:
         yield from container.demux(stream)
     except av.FFmpegError:

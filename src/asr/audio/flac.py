@@ -12,11 +12,9 @@ from functools import cache
 from typing import Any
 
 import av
-import numpy as np
 
 from asr.audio.formats import AudioFormat, Encoding, Stereo, Warn, bad_audio, check_header, seconds
-from asr.audio.frames import mono_of
-from asr.audio.samples import Mono16k, refuse_stereo
+from asr.audio.frames import FrameOutput, Trials
 
 MAX_METADATA_BYTES = 32 << 20
 """Cover art and seek tables may fill this much; they are skipped, never held."""
@@ -100,7 +98,7 @@ def parse_frame_header(data: bytes | bytearray, at: int) -> FrameHeader | None:
 
 
 class FlacDecoder:
-    """A FLAC stream to 16 kHz mono PCM16.
+    """A FLAC stream to 16 kHz PCM16.
 
     Attributes:
         detected: rate and channels, once known.
@@ -122,6 +120,11 @@ class FlacDecoder:
         self._head: FrameHeader | None = None
         self._searched = 0
         self._max_frame_bytes = MAX_FRAME_BYTES
+
+    @property
+    def out_channels(self) -> int:
+        """See `Stage`."""
+        return self._frames.out_channels if self._frames is not None else 1
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes; return what they complete."""
@@ -229,14 +232,14 @@ class FlacDecoder:
 
 
 class FlacFrames:
-    """Decodes whole FLAC frames, one at a time, to 16 kHz mono PCM16."""
+    """Decodes whole FLAC frames, one at a time, to 16 kHz PCM16."""
 
     def __init__(self, stream_info: bytes, info: StreamInfo, *, stereo: Stereo, warn: Warn) -> None:
-        refuse_stereo(info.channels, stereo)
         self.samples = 0
-        self._channels = info.channels
         self._warn = warn
-        self._output = Mono16k(info.rate_hz, info.channels, stereo=stereo, warn=warn)
+        self._trials = Trials("FLAC")
+        self._output = FrameOutput(stereo=stereo, warn=warn, rate_hz=info.rate_hz, channels=info.channels)
+        self.out_channels = self._output.out_channels
         self._codec: Any = av.CodecContext.create("flac", "r")
         self._codec.extradata = stream_info
         # Frames are independent; threads would only hold finished ones back.
@@ -247,18 +250,21 @@ class FlacFrames:
         try:
             frames = self._codec.decode(av.Packet(data))
         except av.FFmpegError:
+            self._trials.bad()
             return self.silence(samples)
+        self._trials.good()
         self.samples += sum(frame.samples for frame in frames)
-        return b"".join(mono_of(frame, self._output) for frame in frames)
+        return b"".join(self._output.push(frame) for frame in frames)
 
     def silence(self, samples: int) -> bytes:
         """In place of sound that was lost, so that what follows keeps its time."""
         self._warn("Damaged parts of the FLAC were replaced by silence.")
         self.samples += samples
-        return self._output.int16(np.zeros(samples * self._channels, np.int16))
+        return self._output.silence(samples)
 
     def finish(self) -> bytes:
-        """What is held back at the end."""
+        """What is held back at the end. Raises `bad_audio` where nothing could be decoded."""
+        self._trials.end()
         return self._output.finish()
 
 

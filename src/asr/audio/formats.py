@@ -15,9 +15,10 @@ OUT_BYTES_PER_MS: Const = OUT_RATE_HZ * 2 // 1000
 MIN_RATE_HZ: Const = 4_000
 MAX_RATE_HZ: Const = 192_000
 MAX_CHANNELS: Const = 8
+ID3_HEAD_BYTES: Const = 10
 
-Stereo = Literal["mix", "refuse"]
-"""What to do with more than one channel: mix them down (with a warning) or refuse them."""
+Stereo = Literal["mix", "refuse", "split"]
+"""What to do with more than one channel: mix them down (with a warning), refuse them, or keep all of them."""
 
 Warn = Callable[[str], None]
 """Takes a sentence about something odd in the audio that did not stop it from being used."""
@@ -34,6 +35,11 @@ class Encoding(StrEnum):
     WAV = "wav"
     OGG_OPUS = "ogg_opus"
     WEBM_OPUS = "webm_opus"
+    MP3 = "mp3"
+    AAC = "aac"
+    """AAC in ADTS frames, as radio streams have it."""
+    MP4 = "mp4"
+    """MP4 or M4A with AAC, Opus, FLAC or ALAC, in fragments or with its index in front."""
     AUTO = "auto"
     """Whatever the first bytes say it is."""
 
@@ -90,8 +96,13 @@ class Stage(Protocol):
         """How long the header promises it is, where it does."""
         ...
 
+    @property
+    def out_channels(self) -> int:
+        """How many channels come out; 1 until `detected` is known."""
+        ...
+
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes; return the 16 kHz mono PCM16 that they complete."""
+        """Take the next bytes; return the 16 kHz PCM16 that they complete."""
         ...
 
     def finish(self) -> bytes:
@@ -150,23 +161,18 @@ _MAGIC: Const = (
     (b"\x1aE\xdf\xa3", Container.WEBM),
 )
 _MAGIC_ELSEWHERE: Const = (
-    (b"ID3", Container.MP3),
-    (b"\xff\xfb", Container.MP3),
-    (b"\xff\xf3", Container.MP3),
-    (b"\xff\xf2", Container.MP3),
-    (b"\xff\xf1", Container.AAC),
-    (b"\xff\xf9", Container.AAC),
     (b"FORM", Container.AIFF),
     (b".snd", Container.AU),
     (b"#!AMR", Container.AMR),
 )
+_MP4_BOXES: Const = (b"ftyp", b"styp", b"moov", b"moof")
 
 SNIFF_BYTES: Const = 12
 """No format needs more than this to be recognized."""
 
 
 def could_be_container(head: bytes) -> bool:
-    """Whether more bytes are needed before `container_of` can tell."""
+    """Whether more bytes are needed before `container_of` can tell of a signature at the very beginning."""
     if head[:4] in (b"RIFF", b"RF64", b"BW64", b"RIFX"):
         return len(head) < SNIFF_BYTES
     return any(magic.startswith(head) for magic, _ in _MAGIC)
@@ -177,14 +183,28 @@ def container_of(head: bytes) -> Container | None:
     for magic, container in _MAGIC:
         if head.startswith(magic):
             return Container.AVI if head[8:11] == b"AVI" and container is Container.WAV else container
-    return None
+    return Container.MP4 if head[4:8] in _MP4_BOXES else None
 
 
-def foreign_container(head: bytes) -> Container | None:
-    """A well-known format that cannot be decoded as a stream, by weaker signatures."""
-    if head[4:8] == b"ftyp":
-        return Container.MP4
+def weak_container_of(head: bytes) -> Container | None:
+    """As `container_of`, by signatures that some raw samples carry too: for audio of which nothing else is known."""
     for magic, container in _MAGIC_ELSEWHERE:
         if head.startswith(magic):
             return container
-    return None
+    if len(head) < 2 or head[0] != 0xFF:
+        return None
+    if head[1] & 0xF6 == 0xF0:
+        return Container.AAC
+    return Container.MP3 if head[1] & 0xE6 == 0xE2 and head[1] & 0x18 != 0x08 else None
+
+
+def tag_bytes(head: bytes) -> int | None:
+    """How long the ID3v2 tag is that begins here; 0 where there is none, None where more bytes are needed to tell."""
+    if not head.startswith(b"ID3"):
+        return None if b"ID3".startswith(head) else 0
+    if len(head) < ID3_HEAD_BYTES:
+        return None
+    if head[3] == 0xFF or head[4] == 0xFF or any(byte & 0x80 for byte in head[6:10]):
+        return 0
+    size = head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]
+    return ID3_HEAD_BYTES + size + (ID3_HEAD_BYTES if head[5] & 0x10 else 0)

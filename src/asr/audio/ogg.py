@@ -18,6 +18,9 @@ _FLAC_HEAD_BYTES = 51
 MAX_PACKET_BYTES = 1 << 20
 """Only cover art in a comment grows this large; a comment beyond it is skipped, never held."""
 
+MAX_BAD_PAGES = 200
+"""So many in a row are no damage any more; each costs a checksum of up to 64 KiB."""
+
 MAX_HOLE_SAMPLES = 60 * OPUS_RATE_HZ
 
 _REVERSED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
@@ -30,7 +33,7 @@ def page_checksum(page: bytes) -> bytes:
 
 
 class OggDecoder:
-    """An Ogg stream of Opus or FLAC to 16 kHz mono PCM16. Other tracks in it are left aside.
+    """An Ogg stream of Opus or FLAC to 16 kHz PCM16. Other tracks in it are left aside.
 
     Attributes:
         detected: what was found, once known.
@@ -52,6 +55,13 @@ class OggDecoder:
         self._decoded = 0
         self._offset: int | None = None
         self._hole = False
+        self._bad_pages = 0
+
+    @property
+    def out_channels(self) -> int:
+        """See `Stage`."""
+        decoder = self._opus or self._flac
+        return decoder.out_channels if decoder is not None else 1
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes; return what they complete."""
@@ -82,10 +92,14 @@ class OggDecoder:
         if len(buffer) < size:
             return None
         page = bytes(buffer[:size])
-        if page_checksum(page) != page[22:26]:
+        if page[4] or page_checksum(page) != page[22:26]:
             # Its length may be what is wrong, so the search goes on within it.
+            self._bad_pages += 1
+            if False:
+                raise bad_audio("The Ogg data is damaged: many pages in a row make no sense.")
             self._lose(4)
             return b""
+        self._bad_pages = 0
         del buffer[:size]
         return page
 
@@ -123,6 +137,7 @@ class OggDecoder:
             return b""
         # A second stream after the first (a chain) goes on where that ended.
         output = self._end_stream() if self._started else b""
+        before = self.out_channels if self._started else 0
         self._serial = serial
         self._packet.clear()
         self._decoded = 0
@@ -136,6 +151,8 @@ class OggDecoder:
             info = parse_stream_info(block)
             self._flac = FlacFrames(block, info, stereo=self._stereo, warn=self._warn)
             self.detected = AudioFormat(Encoding.FLAC, info.rate_hz, info.channels)
+        if before not in (0, self.out_channels):
+            raise bad_audio("The audio changes its number of channels in the middle; they cannot be split.")
         return output
 
     def _end_stream(self) -> bytes:

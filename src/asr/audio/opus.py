@@ -1,4 +1,4 @@
-"""Opus packets, freed from their container, to 16 kHz mono PCM16."""
+"""Opus packets, freed from their container, to 16 kHz PCM16."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from asr.audio.formats import MAX_CHANNELS, Stereo, Warn, bad_audio
-from asr.audio.frames import interleaved
-from asr.audio.samples import Mono16k
+from asr.audio.frames import Trials, interleaved
+from asr.audio.samples import To16k
 
 OPUS_RATE_HZ = 48_000
 """Opus always decodes at this rate; the rate in its header is only a memory of the input's."""
@@ -23,6 +23,7 @@ class OpusPackets:
 
     Attributes:
         channels: of the stream, before mixing.
+        out_channels: of what comes out.
         pre_skip: start-up samples at 48 kHz that the codec takes off.
     """
 
@@ -33,7 +34,9 @@ class OpusPackets:
         self.channels = head[9]
         self.pre_skip = int.from_bytes(head[10:12], "little")
         self._warn = warn
-        self._output = Mono16k(OPUS_RATE_HZ, self.channels, stereo=stereo, warn=warn)
+        self._trials = Trials("Opus")
+        self._output = To16k(OPUS_RATE_HZ, self.channels, stereo=stereo, warn=warn)
+        self.out_channels = self._output.out_channels
         self._codec: Any = av.CodecContext.create("opus", "r")
         self._codec.extradata = head
         self._codec.thread_count = 1
@@ -43,21 +46,24 @@ class OpusPackets:
         if not packet:
             return np.zeros(0, np.float32)
         try:
-            frames = self._codec.decode(av.Packet(packet))
-        except av.FFmpegError:
+            frames = [interleaved(frame) for frame in self._codec.decode(av.Packet(packet))]
+        except (av.FFmpegError, ValueError):
+            self._trials.bad()
             self._warn("Damaged parts of the Opus audio were replaced by silence.")
             return np.zeros(packet_samples(packet) * self.channels, np.float32)
         if not frames:
             return np.zeros(0, np.float32)
-        samples: NDArray[np.float32] = np.concatenate([interleaved(frame) for frame in frames])
+        self._trials.good()
+        samples: NDArray[np.float32] = np.concatenate(frames)
         return samples
 
     def pcm(self, samples: NDArray[np.float32]) -> bytes:
-        """Interleaved 48 kHz samples as 16 kHz mono PCM16."""
+        """Interleaved 48 kHz samples as 16 kHz PCM16."""
         return self._output.float32(samples)
 
     def finish(self) -> bytes:
-        """What the resampler still holds."""
+        """What the resampler still holds. Raises `bad_audio` where nothing could be decoded."""
+        self._trials.end()
         return self._output.finish()
 
 

@@ -1,4 +1,4 @@
-"""Raw interleaved samples of every width to 16 kHz mono PCM16: mixing, resampling, rounding.
+"""Raw interleaved samples of every width to 16 kHz PCM16: mixing or splitting, resampling, rounding.
 
 The arithmetic is float32 without dither, so that the same audio always gives the same bytes,
 however it was cut into pieces.
@@ -73,22 +73,29 @@ def to_float(data: bytes, sample_format: SampleFormat) -> NDArray[np.float32]:
             return np.frombuffer(data, "<i4").astype(np.float32) / np.float32(2**31)
 
 
-class Mono16k:
-    """Mixes, resamples and rounds. Raises `bad_audio` for several channels where they are refused."""
+class To16k:
+    """Mixes (or keeps apart), resamples and rounds. Raises `bad_audio` for several channels where they are refused.
+
+    Attributes:
+        out_channels: how many channels come out, interleaved: one, or with "split" as many as go in.
+    """
 
     def __init__(self, rate_hz: int, channels: int, *, stereo: Stereo, warn: Warn) -> None:
         refuse_stereo(channels, stereo)
-        if channels > 1:
+        if channels > 1 and stereo == "mix":
             warn(f"{channels} channels were mixed down to one.")
+        self.out_channels = channels if stereo == "split" else 1
         self._channels = channels
         self._warn = warn
         self._resampler: Any = None
         if rate_hz != OUT_RATE_HZ:
-            self._resampler = soxr.ResampleStream(rate_hz, OUT_RATE_HZ, 1, dtype="float32", quality=QUALITY)
+            self._resampler = soxr.ResampleStream(
+                rate_hz, OUT_RATE_HZ, self.out_channels, dtype="float32", quality=QUALITY
+            )
 
     def int16(self, samples: NDArray[np.int16]) -> bytes:
         """Interleaved samples in, PCM16 out; untouched where nothing is to be done."""
-        if self._channels == 1 and self._resampler is None:
+        if self._channels == self.out_channels and self._resampler is None:
             return samples.astype("<i2", copy=False).tobytes()
         return self.float32(samples.astype(np.float32) / np.float32(32768))
 
@@ -96,16 +103,23 @@ class Mono16k:
         """Interleaved samples of full scale ±1 in, PCM16 out."""
         if not len(samples):
             return b""
-        mono = self._mix(self._sane(samples))
-        if self._resampler is not None:
-            mono = self._resampler.resample_chunk(mono)
-        return _round(mono)
+        samples = self._sane(samples)
+        if self.out_channels == 1:
+            samples = self._mix(samples)
+        return _round(samples if self._resampler is None else self._resampled(samples))
 
     def finish(self) -> bytes:
         """What the resampler still holds."""
         if self._resampler is None:
             return b""
-        return _round(self._resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+        return _round(self._resampled(np.zeros(0, np.float32), last=True))
+
+    def _resampled(self, samples: NDArray[np.float32], *, last: bool = False) -> NDArray[np.float32]:
+        # soxr treats each channel as if it were alone.
+        if self.out_channels > 1:
+            samples = samples.reshape(-1, self.out_channels)
+        made: NDArray[np.float32] = self._resampler.resample_chunk(samples, last=last)
+        return made.reshape(-1)
 
     def _sane(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         # One NaN would silence the resampler for good.
@@ -132,9 +146,10 @@ class Mono16k:
 
 
 class RawDecoder:
-    """Raw interleaved samples, cut anywhere, to 16 kHz mono PCM16.
+    """Raw interleaved samples, cut anywhere, to 16 kHz PCM16.
 
-    16 kHz mono PCM16 passes through untouched, as the very object that came in where it can.
+    16 kHz mono PCM16 passes through untouched, as the very object that came in where it can; so do several channels
+    that stay apart.
     """
 
     duration_ms: int | None = None
@@ -154,14 +169,17 @@ class RawDecoder:
         self.sample_format = sample_format
         self._warn = warn
         self._rest = b""
-        self._output = Mono16k(self.rate_hz, detected.channels, stereo=stereo, warn=warn)
+        self._output = To16k(self.rate_hz, detected.channels, stereo=stereo, warn=warn)
+        self.out_channels = self._output.out_channels
         self._untouched = (
-            sample_format is SampleFormat.S16 and detected.channels == 1 and detected.sample_rate_hz == OUT_RATE_HZ
+            sample_format is SampleFormat.S16
+            and detected.channels == self.out_channels
+            and detected.sample_rate_hz == OUT_RATE_HZ
         )
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes; return what they complete."""
-        if self._untouched and not self._rest and not len(data) & 1:
+        if self._untouched and not self._rest and not len(data) % self.frame_bytes:
             return data
         if self._rest:
             data = self._rest + data

@@ -27,7 +27,7 @@ _TRAILERS = (b"LIST", b"id3 ", b"ID3 ", b"bext", b"fact", b"cue ", b"smpl", b"in
 
 
 class WavDecoder:
-    """A WAV stream to 16 kHz mono PCM16.
+    """A WAV stream to 16 kHz PCM16.
 
     Attributes:
         detected: what the header says, once it is read.
@@ -56,6 +56,11 @@ class WavDecoder:
         self.data_offset: int | None = None
         self.duration_ms: int | None = None
         self.detected: AudioFormat | None = None
+
+    @property
+    def out_channels(self) -> int:
+        """See `Stage`."""
+        return self._raw.out_channels if self._raw is not None else 1
 
     def duration_within(self, total_bytes: int) -> int | None:
         """The length of a file of `total_bytes`, whatever its header promises; None before the header is read."""

@@ -23,7 +23,7 @@ _LACING = 0x06
 
 
 class WebmDecoder:
-    """A WebM stream to 16 kHz mono PCM16. Video and further tracks in it are left aside.
+    """A WebM stream to 16 kHz PCM16. Video and further tracks in it are left aside.
 
     Attributes:
         detected: what was found, once known.
@@ -45,6 +45,11 @@ class WebmDecoder:
         self._opus: OpusPackets | None = None
         self._held = b""
         self._discard_ns = 0
+
+    @property
+    def out_channels(self) -> int:
+        """See `Stage`."""
+        return self._opus.out_channels if self._opus is not None else 1
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes; return what they complete."""

@@ -22,8 +22,8 @@ from asr import wire
 from asr.engine import Engine, Readiness
 from asr.errors import ASRError, Code
 from server.admission import Admission
+from server.api_docs import TAGS, answer, completed
 from server.faces import nim_info
-from server.faces.api_docs import TAGS, answer, completed
 from server.faces.api_pages import add_pages
 from server.refusals import openai_error, refusal
 

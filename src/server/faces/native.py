@@ -92,7 +92,11 @@ class NativeConversation:
             "server": self._setup.server,
             "model": agreement.model.name,
             "language": agreement.options.language,
-            "audio": {"encoding": "pcm_s16le", "sample_rate_hz": SAMPLE_RATE_HZ, "channels": 1},
+            "audio": {
+                "encoding": "pcm_s16le",
+                "sample_rate_hz": SAMPLE_RATE_HZ,
+                "channels": self._options.channels,
+            },
             "features": asdict(agreement.features),
             "limits": asdict(replace(self._setup.limits, resume_window_ms=self._window_ms)),
             "warnings": warnings,
@@ -111,7 +115,7 @@ class NativeConversation:
                 ledger.all_out(base + audio_ms)
                 return self._answer_finalize(base + audio_ms)
             case Partial():
-                ledger.guessed()
+                ledger.guessed(event.channel)
                 if not self._interim:
                     return []
             case Final():
@@ -157,9 +161,10 @@ class NativeConversation:
         self._receive = self._while_closed
         told: list[Command] = []
         if lost is not None:
-            gap = Gap(*lost, GapCause.UPSTREAM_LOST)
-            self._ledger.missed(0, gap)
-            told.append(self._send(wire.encode(gap)))
+            for channel in range(self._options.channels):
+                gap = Gap(*lost, GapCause.UPSTREAM_LOST, channel)
+                self._ledger.missed(0, gap)
+                told.append(self._send(wire.encode(gap)))
         if self._close_code == GOING_AWAY and error.code in (Code.UNAVAILABLE, Code.TIMEOUT):
             return [*told, *self._end(now)]  # a drain whose recognizer is not done in time
         message = self._send(wire.encode_error(error, fatal=True, session_id=self._session_id))
@@ -244,9 +249,11 @@ class NativeConversation:
                 Code.BAD_REQUEST, f'The first message must be "start", not {quoted(content["type"])}.', param="type"
             )
         start = read_start(content)
-        stereo = "refuse" if self._setup.stereo == "refuse" else "mix"
-        self._decoder = AudioDecoder(start.format(), stereo=stereo)  # type: ignore[arg-type]
-        self._options = start.options()
+        stereo = start.stereo(self._setup.stereo)
+        channels = start.audio.channels if stereo == "split" else 1
+        self._decoder = AudioDecoder(start.format(), stereo=stereo, exactly=channels if stereo == "split" else None)
+        self._ledger = Ledger(channels)
+        self._options = replace(start.options(), channels=channels)
         self._interim = start.interim
         longest_ms = self._setup.limits.resume_window_ms
         self._window_ms = longest_ms if start.resume_window_ms is None else min(start.resume_window_ms, longest_ms)

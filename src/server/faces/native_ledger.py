@@ -18,26 +18,50 @@ their way."""
 _KEPT = 4096  # entries kept of each kind: bounded, over a minute of 20 ms chunks
 
 
+class _Channel:
+    """What finals and gaps have settled of one channel."""
+
+    def __init__(self) -> None:
+        self.covered_ms = 0
+        self.is_open = False
+        """Whether an utterance is under way."""
+        self._gap_ahead: tuple[int, int] | None = None
+
+    def settled(self, end_ms: int) -> None:
+        """A final ends here."""
+        self.is_open = False
+        self.covered_ms = max(self.covered_ms, end_ms)
+        if self._gap_ahead is not None and self._gap_ahead[0] <= self.covered_ms:
+            self.covered_ms = max(self.covered_ms, self._gap_ahead[1])
+            self._gap_ahead = None
+
+    def missed(self, start_ms: int, end_ms: int) -> None:
+        """No final will ever cover this. It is settled as well, once all audio before it is."""
+        if not self.is_open or start_ms <= self.covered_ms:
+            self.covered_ms = max(self.covered_ms, end_ms)
+        else:  # behind an utterance whose final is still to come
+            self._gap_ahead = (start_ms, end_ms)
+
+
 class Ledger:
     """Counts bytes in, milliseconds out.
 
     Attributes:
         received_bytes: what the client sent, as it sent it.
         processed_ms: the engine has consumed the audio up to here.
-        covered_ms: finals and gaps cover the audio up to here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 1) -> None:
+        """`channels`: how many the decoded audio has, interleaved, each recognized on its own."""
+        self._bytes_per_ms = BYTES_PER_MS * channels
+        self._channels = [_Channel() for _ in range(channels)]
         self.received_bytes = 0
         self.processed_ms = 0
-        self.covered_ms = 0
         self._out_ms = 0
-        self._gap_ahead: tuple[int, int] | None = None
         self._fed_bytes = 0
         self._take_bases = [0]
         self._utterance_bases = [0]
         self._next_utterance = 0
-        self._utterance_open = False
         self._acks: deque[tuple[int, int]] = deque(maxlen=_KEPT)
         self._safe_bytes = 0
         self._arrivals: deque[tuple[int, float]] = deque(maxlen=_KEPT)
@@ -51,7 +75,12 @@ class Ledger:
     @property
     def fed_ms(self) -> int:
         """The audio decoded so far."""
-        return self._fed_bytes // BYTES_PER_MS
+        return self._fed_bytes // self._bytes_per_ms
+
+    @property
+    def covered_ms(self) -> int:
+        """Finals and gaps cover the audio of all channels up to here."""
+        return min(channel.covered_ms for channel in self._channels)
 
     def received(self, n_bytes: int) -> None:
         """The client sent audio."""
@@ -73,7 +102,7 @@ class Ledger:
 
     def base_ms(self, take: int) -> int:
         """Where a take begins on the session's clock."""
-        return self._take_bases[take] // BYTES_PER_MS
+        return self._take_bases[take] // self._bytes_per_ms
 
     def end_ms(self, take: int) -> int:
         """Where a take ends, as far as is known."""
@@ -99,40 +128,41 @@ class Ledger:
 
     @property
     def _settled_ms(self) -> int:
-        settled_ms = max(self.covered_ms, self._out_ms)
-        return settled_ms if self._utterance_open else max(settled_ms, self.processed_ms - SAFE_MARGIN_MS)
+        quiet_ms = self.processed_ms - SAFE_MARGIN_MS
+        return min(
+            max(channel.covered_ms, self._out_ms, 0 if channel.is_open else quiet_ms) for channel in self._channels
+        )
 
-    def guessed(self) -> None:
+    def guessed(self, channel: int = 0) -> None:
         """A partial came: an utterance is open."""
-        self._utterance_open = True
+        self._channel(channel).is_open = True
 
     def settled(self, take: int, final: Final, now: float) -> None:
         """A final came."""
         end_ms = self.base_ms(take) + final.end_ms
-        self._utterance_open = False
-        self._next_utterance = self.base_utterance(take) + final.utterance + 1
+        self._next_utterance = max(self._next_utterance, self.base_utterance(take) + final.utterance + 1)
         self._utterances += 1
         self._speech_ms += final.end_ms - final.start_ms
-        self.covered_ms = max(self.covered_ms, end_ms)
-        if self._gap_ahead is not None and self._gap_ahead[0] <= self.covered_ms:
-            self.covered_ms = max(self.covered_ms, self._gap_ahead[1])
-            self._gap_ahead = None
-        self.processed(end_ms)
+        self._channel(final.channel).settled(end_ms)
+        if len(self._channels) == 1:
+            self.processed(end_ms)
         index = bisect_left(self._arrivals, end_ms, key=lambda arrival: arrival[0])
         if index < len(self._arrivals):
             self._latencies_ms.append(int((now - self._arrivals[index][1]) * 1000))
-        for _ in range(index):
+        for _ in range(index if len(self._channels) == 1 else 0):
             self._arrivals.popleft()
 
     def missed(self, take: int, gap: Gap) -> None:
-        """No final will ever cover a piece of audio. It is settled as well, once all audio before it is."""
+        """No final will ever cover a piece of audio."""
         base_ms = self.base_ms(take)
         self._gaps_ms += gap.end_ms - gap.start_ms
-        if not self._utterance_open or base_ms + gap.start_ms <= self.covered_ms:
-            self.covered_ms = max(self.covered_ms, base_ms + gap.end_ms)
-        else:  # behind an utterance whose final is still to come
-            self._gap_ahead = (base_ms + gap.start_ms, base_ms + gap.end_ms)
-        self.processed(base_ms + gap.end_ms)
+        self._channel(gap.channel).missed(base_ms + gap.start_ms, base_ms + gap.end_ms)
+        if len(self._channels) == 1:
+            self.processed(base_ms + gap.end_ms)
+
+    def _channel(self, number: int) -> _Channel:
+        # A recognizer may name a channel of its own where there is only one.
+        return self._channels[number if number < len(self._channels) else 0]
 
     def changed(self, state: State) -> None:
         """The recognizer's state changed."""

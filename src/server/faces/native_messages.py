@@ -9,7 +9,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from asr import wire
-from asr.audio import AudioFormat, Encoding
+from asr.audio import AudioFormat, Encoding, Stereo
 from asr.errors import ASRError, Code
 from asr.options import Diarization, Endpointing, Options, Phrase
 from server.refusals import refusal
@@ -29,6 +29,7 @@ class _Audio(_Part):
     encoding: str = "pcm_s16le"
     sample_rate_hz: int | None = None
     channels: int = 1
+    stereo: Stereo | None = None
 
 
 class _Phrase(_Part):
@@ -86,9 +87,20 @@ class Start(_Part):
                 f"There is no audio encoding {self.audio.encoding!r}. Encodings: {names}.",
                 param="audio.encoding",
             ) from None
-        raw = encoding in (Encoding.PCM_S16LE, Encoding.PCM_F32LE, Encoding.MULAW, Encoding.ALAW)
         rate = self.audio.sample_rate_hz
-        return AudioFormat(encoding, 16_000 if raw and rate is None else rate, self.audio.channels)
+        return AudioFormat(encoding, 16_000 if encoding.is_raw and rate is None else rate, self.audio.channels)
+
+    def stereo(self, of_server: Stereo) -> Stereo:
+        """What becomes of several channels, where the server's own choice is `of_server`.
+
+        A server that refuses them does so for everybody. One that splits them does it where the client says that
+        there are several, for a recognizer starts before the first header comes.
+        """
+        if of_server == "refuse":
+            return "refuse"
+        if self.audio.stereo is not None:
+            return self.audio.stereo
+        return "split" if of_server == "split" and self.audio.channels > 1 else "mix"
 
     def options(self) -> Options:
         """The wishes, for the engine."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from asr.audio import Stereo
+
 ACK_INTERVAL_S = 1.0
 
 
@@ -32,4 +34,4 @@ class NativeSetup:
 
     server: str
     limits: NativeLimits
-    stereo: str = "mix"
+    stereo: Stereo = "mix"

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 from asr.engine import Engine, Model, Readiness
 from asr.errors import ASRError, Code, quoted
-from server.faces.api_docs import Json, answer, errors
+from server.api_docs import Json, answer, errors
 
 RETRY_S = 5
 """When a probe may come again that was told "not ready"."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.faces.api_docs import Field, Json, Responses, answer, errors, multipart_body
+from server.api_docs import Field, Json, Responses, answer, errors, multipart_body
 from server.faces.openai_form import FORMATS, GRANULARITIES
 
 TRANSCRIPTION = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.faces.api_docs import Field, Json, answer, binary_body, either, errors, json_body, multipart_body, ref
+from server.api_docs import Field, Json, answer, binary_body, either, errors, json_body, multipart_body, ref
 from server.faces.rest_form import FORMATS, STEREO
 from server.jobs.model import Status
 

@@ -18,6 +18,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from asr.errors import ASRError, Code
 from asr.events import Gap
+from asr.riva_codec import FIELDS
 from asr.riva_proto import Message
 from server.refusals import refusal
 
@@ -25,6 +26,8 @@ log = structlog.get_logger("server.stream")
 
 NOTE_KEY = "riva-gateway-note"
 CODE_KEY = "riva-gateway-code"
+FIELD_KEY = "riva-gateway-field"
+"""Which field of the request is at fault."""
 RETRY_KEY = "riva-gateway-retry-after-ms"
 MAX_NOTES = 16
 MAX_NOTE_CHARS = 300
@@ -75,8 +78,13 @@ async def refuse(context: Message, failure: Exception, notes: Notes) -> NoReturn
         log.error("defect", face="riva_grpc", exc_info=failure)
         error = ASRError(Code.INTERNAL, "The gateway failed in an unexpected way; its log says how.")
     status = grpc.StatusCode[refusal(error.code).grpc_status]
+    field_name = FIELDS.get(error.param or "", "")
+    about: tuple[tuple[str, str], ...] = ((FIELD_KEY, field_name),) if field_name else ()
     message = fitting(error.message)
-    metadata = (*notes.metadata(), (CODE_KEY, error.code.value), *retry_metadata(error, status.value[0], message))
+    if error.code is Code.UNSUPPORTED and field_name:
+        message = fitting(f"{field_name}: {error.message}")
+    retry = retry_metadata(error, status.value[0], message)
+    metadata = (*notes.metadata(), (CODE_KEY, error.code.value), *about, *retry)
     await context.abort(status, message, metadata)
     raise AssertionError("abort always raises")
 

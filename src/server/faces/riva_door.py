@@ -29,12 +29,14 @@ class RivaFaceLimits:
         idle_timeout_ms: the longest silence of a client between two messages.
         slow_reader_timeout_ms: how long one response may wait for the client to take it.
         health_interval_ms: how often a watched health state is looked at.
+        max_audio_ms: the longest recording that `Recognize` takes.
     """
 
     first_message_timeout_ms: int = 10_000
     idle_timeout_ms: int = 300_000
     slow_reader_timeout_ms: int = 30_000
     health_interval_ms: int = 2_000
+    max_audio_ms: int = 3_600_000
 
 
 class Door:

@@ -9,32 +9,30 @@ wrong, or the gateway shuts down) ends its audio first, so that what was said un
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, replace
+from contextlib import aclosing
+from dataclasses import replace
 
 import grpc.aio
+from grpc_reflection.v1alpha import reflection
 
 from asr.audio import AudioDecoder, Stereo
 from asr.engine import Agreement, AudioInput, EndUtterance, Engine, agree
 from asr.errors import ASRError, Code, quoted
-from asr.events import Event, Final, Gap, Progress
+from asr.events import Final, Gap, Progress
 from asr.options import Options
 from asr.riva_codec import ResponseWriter, config_rows, options_from, write_recognize
 from asr.riva_proto import Message, asr_grpc, health_grpc
 from server.admission import Admission
 from server.faces.riva_answers import Notes, logged, missing, refuse
+from server.faces.riva_audio import Ended, counted, decoded, rest_of
 from server.faces.riva_door import Door, RivaFaceLimits
 from server.faces.riva_health import Health
+from server.models import resolve_model
 
 __all__ = ["RivaFace", "RivaFaceLimits", "add_riva_face"]
 
-SLICE_BYTES = 64 * 1024
-"""A whole recording is decoded in slices of this size, with the loop free in between."""
-_PUBLISHED_NAME = re.compile(
-    r"(?:ai-)?(?:parakeet|nemotron|canary|conformer|citrinet|whisper)(?:-[\w.]+)*-asr(?:-[\w.]+)*", re.IGNORECASE
-)
-"""How NVIDIA names the models of its cloud; clients send such names unasked."""
+REFLECTED = ("nvidia.riva.asr.RivaSpeechRecognition", "grpc.health.v1.Health", reflection.SERVICE_NAME)
 
 
 class RivaFace:
@@ -62,10 +60,10 @@ def add_riva_face(
     *,
     stereo: Stereo = "mix",
     aliases: Mapping[str, str] | None = None,
-    published_names: bool = True,
+    refuse_unsupported: bool = False,
     limits: RivaFaceLimits | None = None,
 ) -> RivaFace:
-    """Register the recognition and health services on `server`, before it is started.
+    """Register recognition, health and reflection on `server`, before it is started.
 
     The size of messages is bounded by the server's own `grpc.max_receive_message_length`.
 
@@ -73,9 +71,10 @@ def add_riva_face(
         server: where to register.
         engine: who recognizes.
         admission: gives each call its place.
-        stereo: mix several channels down, or refuse them.
+        stereo: mix several channels down, refuse them, or recognize each on its own. A client that asks for separate
+            recognition gets it, unless they are refused.
         aliases: model names that clients may use → the served model that is meant ("" for the engine's choice).
-        published_names: take the names of NVIDIA's published cloud models for the served model.
+        refuse_unsupported: refuse what the engine cannot do; else it is left out with a note.
         limits: the bounds.
 
     Returns:
@@ -83,18 +82,11 @@ def add_riva_face(
     """
     limits = limits or RivaFaceLimits()
     door = Door(admission)
-    recognition = _Recognition(engine, stereo, dict(aliases or {}), published_names, limits, door)
+    recognition = _Recognition(engine, stereo, dict(aliases or {}), refuse_unsupported, limits, door)
     asr_grpc.add_RivaSpeechRecognitionServicer_to_server(recognition, server)
     health_grpc.add_HealthServicer_to_server(Health(engine, door, limits.health_interval_ms), server)
+    reflection.enable_server_reflection(REFLECTED, server)
     return RivaFace(door)
-
-
-@dataclass(slots=True)
-class _Ended:
-    """How the audio of a stream ended, where the client did not end it."""
-
-    failure: ASRError | None = None
-    drained: bool = False
 
 
 class _Recognition:
@@ -105,14 +97,14 @@ class _Recognition:
         engine: Engine,
         stereo: Stereo,
         aliases: Mapping[str, str],
-        published_names: bool,
+        refuse_unsupported: bool,
         limits: RivaFaceLimits,
         door: Door,
     ) -> None:
         self._engine = engine
         self._stereo: Stereo = stereo
         self._aliases = aliases
-        self._published_names = published_names
+        self._refuse_unsupported = refuse_unsupported
         self._limits = limits
         self._door = door
 
@@ -131,7 +123,7 @@ class _Recognition:
         notes = Notes()
         try:
             with self._door.admitted(context), logged("Recognize", context.peer()):
-                response = await self._recognize(request, notes)
+                response = await self._recognize(request, context, notes)
         except Exception as error:
             await refuse(context, error, notes)
         context.set_trailing_metadata(notes.metadata())
@@ -142,8 +134,9 @@ class _Recognition:
         try:
             self._door.check()
             models = await self._engine.models()
-            if request.model_name:
-                named = [model for model in models if model.name == request.model_name]
+            asked, _ = resolve_model(request.model_name.strip(), models, self._aliases)
+            if asked:
+                named = [model for model in models if model.name == asked]
                 if not named:
                     names = ", ".join(model.name for model in models)
                     raise ASRError(
@@ -160,29 +153,30 @@ class _Recognition:
         options, fmt = options_from(
             config.config, partials=config.interim_results, request_id=_request_id(first, context)
         )
-        decoder = AudioDecoder(fmt, stereo=self._stereo)
+        decoder = AudioDecoder(fmt, stereo=self._channels(config.config))
         agreement = await self._agree(options, notes)
         self._door.check()
         # Sent at once, so that a client knows its stream stands before there is anything to say.
         await context.send_initial_metadata(notes.metadata())
         writer = ResponseWriter(options)
-        ended = _Ended()
-        audio = self._audio(context, decoder, agreement, notes, ended)
-        events = self._engine.stream(audio, agreement.options)
+        ended = Ended()
+        source = self._audio(context, decoder, agreement, notes, ended)
         try:
-            async for event in events:
-                if isinstance(event, Gap):
-                    notes.add(missing(event))
-                response = writer.write(event)
-                if response is not None:
-                    await self._send(context, response)
+            async with aclosing(source):
+                audio, channels = await counted(source, decoder) if self._splits(config.config) else (source, 1)
+                stream = self._engine.stream(audio, replace(agreement.options, channels=channels))
+                async with aclosing(audio), aclosing(stream) as events:
+                    async for event in events:
+                        if isinstance(event, Gap):
+                            notes.add(missing(event))
+                        response = writer.write(event)
+                        if response is not None:
+                            await self._send(context, response)
         except ASRError:
             # What the engine makes of audio that was cut short is not what went wrong.
             if ended.failure is None:
                 raise
         finally:
-            await events.aclose()
-            await audio.aclose()
             notes.add(*decoder.warnings)
         if ended.failure is not None:
             raise ended.failure
@@ -212,7 +206,7 @@ class _Recognition:
         return first
 
     async def _audio(
-        self, context: Message, decoder: AudioDecoder, agreement: Agreement, notes: Notes, ended: _Ended
+        self, context: Message, decoder: AudioDecoder, agreement: Agreement, notes: Notes, ended: Ended
     ) -> AsyncGenerator[AudioInput]:
         while True:
             try:
@@ -226,17 +220,17 @@ class _Recognition:
                 break
             if pcm:
                 yield pcm
-            if request.runtime_config and request.runtime_config.get("force_eou", "").lower() == "true":
+            if request.runtime_config and _ends_utterance(request.runtime_config, notes):
                 if agreement.features.end_utterance:
                     yield EndUtterance()
                 else:
                     notes.add("This recognizer cannot end an utterance on request; force_eou was ignored.")
         if decoder.received_bytes:
-            pcm = _rest(decoder, ended)
+            pcm = rest_of(decoder, ended)
             if pcm:
                 yield pcm
 
-    async def _next(self, context: Message, ended: _Ended) -> Message | None:
+    async def _next(self, context: Message, ended: Ended) -> Message | None:
         # None at the end of the audio.
         idle_s = self._limits.idle_timeout_ms / 1000
         try:
@@ -252,42 +246,46 @@ class _Recognition:
             raise ASRError(Code.BAD_REQUEST, "A second streaming_config came. Open a new stream for it.")
         return request
 
-    async def _recognize(self, request: Message, notes: Notes) -> Message:
-        options, fmt = options_from(request.config, partials=False, request_id=request.id.value)
+    async def _recognize(self, request: Message, context: Message, notes: Notes) -> Message:
+        options, fmt = options_from(request.config, partials=False, request_id=_request_id(request, context))
         if not request.audio:
             raise ASRError(Code.BAD_AUDIO, "The audio is empty: not one byte came.", param="audio")
-        decoder = AudioDecoder(fmt, stereo=self._stereo)
+        decoder = AudioDecoder(fmt, stereo=self._channels(request.config))
         agreement = await self._agree(options, notes)
         finals: list[Final] = []
         audio_ms = 0
-        audio = _decoded(request.audio, decoder)
-        events: AsyncGenerator[Event] = self._engine.stream(audio, agreement.options)
+        source = decoded(request.audio, decoder, self._limits.max_audio_ms)
         try:
-            async for event in events:
-                if isinstance(event, Final) and event.text:
-                    finals.append(event)
-                elif isinstance(event, Progress):
-                    audio_ms = event.processed_ms
-                elif isinstance(event, Gap):
-                    notes.add(missing(event))
+            async with aclosing(source):
+                audio, channels = await counted(source, decoder) if self._splits(request.config) else (source, 1)
+                stream = self._engine.stream(audio, replace(agreement.options, channels=channels))
+                async with aclosing(audio), aclosing(stream) as events:
+                    async for event in events:
+                        if isinstance(event, Final) and event.text:
+                            finals.append(event)
+                        elif isinstance(event, Progress):
+                            audio_ms = event.processed_ms
+                        elif isinstance(event, Gap):
+                            notes.add(missing(event))
         finally:
-            await events.aclose()
-            await audio.aclose()
             notes.add(*decoder.warnings)
         return write_recognize(finals, options, audio_ms)
 
+    def _splits(self, config: Message) -> bool:
+        return self._channels(config) == "split"
+
+    def _channels(self, config: Message) -> Stereo:
+        """What becomes of several channels in this call."""
+        asked = config.enable_separate_recognition_per_channel and self._stereo != "refuse"
+        return "split" if asked else self._stereo
+
     async def _agree(self, options: Options, notes: Notes) -> Agreement:
         models = await self._engine.models()
-        asked = options.model
-        if asked and all(model.name != asked for model in models):
-            if asked in self._aliases:
-                options = replace(options, model=self._aliases[asked])
-            elif self._published_names and _PUBLISHED_NAME.fullmatch(asked):
-                options = replace(options, model="")
+        model, note = resolve_model(options.model, models, self._aliases)
+        refuse = self._refuse_unsupported or options.fail_on_unsupported
+        options = replace(options, model=model, fail_on_unsupported=refuse)
         agreement = agree(options, models, self._engine.features)
-        if options.model != asked:
-            notes.add(f"The model {quoted(asked)} is not served here; {agreement.model.name!r} answers in its place.")
-        notes.add(*agreement.warnings)
+        notes.add(*filter(None, (note,)), *agreement.warnings)
         return agreement
 
     async def _send(self, context: Message, response: Message) -> None:
@@ -301,25 +299,11 @@ class _Recognition:
             ) from None
 
 
-def _rest(decoder: AudioDecoder, ended: _Ended) -> bytes:
-    try:
-        return decoder.finish()
-    except ASRError as error:
-        # Audio that was cut short by us may well be incomplete.
-        if ended.failure is None and not ended.drained:
-            ended.failure = error
-        return b""
-
-
-async def _decoded(recording: bytes, decoder: AudioDecoder) -> AsyncGenerator[AudioInput]:
-    for start in range(0, len(recording), SLICE_BYTES):
-        pcm = decoder.feed(recording[start : start + SLICE_BYTES])
-        if pcm:
-            yield pcm
-        await asyncio.sleep(0)
-    pcm = decoder.finish()
-    if pcm:
-        yield pcm
+def _ends_utterance(runtime_config: Mapping[str, str], notes: Notes) -> bool:
+    unknown = sorted(key for key in runtime_config if key != "force_eou")
+    if unknown:
+        notes.add(f"runtime_config {quoted(unknown[0])} is not known here and was ignored; force_eou is.")
+    return runtime_config.get("force_eou", "").lower() == "true"
 
 
 def _request_id(first: Message, context: Message) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from server.faces import api_docs
+from server import api_docs
 from server.faces.sagemaker_request import ATTRIBUTES_HEADER
 
 _FIELDS = (
