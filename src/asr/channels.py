@@ -94,8 +94,10 @@ class _Ear(AudioPipe):
         self._on_taken = on_taken
         self._taken_bytes = 0
         self._cuts = 0
+        self.closed = False
 
     def put(self, item: AudioInput) -> None:
+        """Add audio, or an end of utterance, which counts as some."""
         if isinstance(item, EndUtterance):
             self._cuts += 1
             self.ahead.add(_CUT_BYTES)
@@ -118,8 +120,6 @@ class _Ear(AudioPipe):
         self.ahead.add(-_CUT_BYTES * self._cuts)
         self._cuts = 0
         self.closed = True
-
-    closed = False
 
 
 class _Run:

@@ -164,6 +164,13 @@ def test_a_lost_page_becomes_silence_and_the_clock_goes_on() -> None:
     assert warnings == ["Damaged parts of the Ogg data were replaced by silence."]
 
 
+def test_pages_that_only_cost_time_end_in_an_error() -> None:
+    # Each claims 255 segments, and so a checksum of many kilobytes, only to be wrong.
+    flood = (b"OggS\0\0" + bytes(20) + b"\xff") * 4_000
+    made, message = outcome(OGG + flood, [])
+    assert (made, "many pages in a row" in str(message)) == (Code.BAD_AUDIO, True)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "samples"), [(0x08, 0, 960), (0x78, 0, 960), (0x81, 0, 240), (0xFF, 3, 2880)]
 )

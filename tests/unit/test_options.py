@@ -51,7 +51,8 @@ def test_options_are_frozen() -> None:
 
 
 def test_every_option_can_be_wished_for() -> None:
-    assert set(Wishes.__annotations__) | {"partials"} == {field.name for field in fields(Options)}
+    # How many channels there are is what the audio says; what becomes of them, `stereo`.
+    assert set(Wishes.__annotations__) | {"partials", "channels"} == {field.name for field in fields(Options)}
 
 
 def test_wishes_become_options() -> None:

@@ -95,7 +95,7 @@ class OggDecoder:
         if page[4] or page_checksum(page) != page[22:26]:
             # Its length may be what is wrong, so the search goes on within it.
             self._bad_pages += 1
-            if False:
+            if self._bad_pages > MAX_BAD_PAGES:
                 raise bad_audio("The Ogg data is damaged: many pages in a row make no sense.")
             self._lose(4)
             return b""
