@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv-clients"
 PYTHON = VENV / "bin" / "python"
 PATIENCE_S = 60.0
+SYSTEMS = "the system's"
+"""The version of a program that the system provides."""
 _KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from contract import node_clients as npm
-from contract.conformance import DOCUMENT, Conformance, replaced
+from contract.conformance import Conformance
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ import pytest
 
 import sound
 import speech
-from contract.clients import PYTHON, ROOT, run, version_of
+from contract.clients import PYTHON, ROOT, SYSTEMS, run, version_of
 from contract.conformance import Conformance
 from e2e.gateway import running
 from server.serve import Addresses
@@ -78,10 +78,6 @@ def check(answer: str) -> None:
     assert all(list(segment) == ["start", "end", "text"] for segment in body["segments"])
 
 
-async def curl_version() -> str:
-    return (await run("curl", "--version")).ok().split()[1]
-
-
 @pytest.mark.slow
 async def test_every_example_works_as_it_stands(folder: Folder, conformance: Conformance) -> None:
     check(await folder.bash(example('/transcribe"', "multipart", "-F")))
@@ -118,7 +114,7 @@ async def test_every_example_works_as_it_stands(folder: Folder, conformance: Con
 
     assert folder.ran == {text for _, text in EXAMPLES}, "an example of the document was not run"
     conformance.record(
-        dialect=DIALECT, client="curl", version=await curl_version(),
+        dialect=DIALECT, client="curl", version=SYSTEMS,
         exercised="every example of the document: form, JSON, raw body, jobs, captions, health",
     )  # fmt: skip
     conformance.record(
@@ -144,6 +140,6 @@ async def test_curl_gets_an_answer_to_an_upload_that_is_too_large(tmp_path: Path
                 assert answer.endswith("413"), answer
                 assert list(json.loads(answer[:-3])) == ["detail"]
     conformance.record(
-        dialect=DIALECT, client="curl", version=await curl_version(),
+        dialect=DIALECT, client="curl", version=SYSTEMS,
         exercised="uploads of 26 MiB, and over the limit: 413 with its sentence, with and without 100-continue",
     )  # fmt: skip

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 import speech
+from contract.clients import SYSTEMS
+from contract.conformance import Conformance
 from e2e.browser import chromium, visit
 from e2e.gateway import running
 
@@ -86,9 +88,15 @@ async def recorded(tmp_path: Path, mime_type: str, encoding: str) -> dict[str, A
 
 
 @pytest.mark.parametrize("encoding", ["webm_opus", "auto"])
-async def test_webm_with_opus(tmp_path: Path, encoding: str) -> None:
+async def test_webm_with_opus(tmp_path: Path, encoding: str, conformance: Conformance) -> None:
     heard = await recorded(tmp_path, "audio/webm;codecs=opus", encoding)
     assert set(heard["warnings"]) <= MIXED
+    conformance.record(
+        dialect="asr.v1",
+        client="Chromium's MediaRecorder",
+        version=SYSTEMS,
+        exercised="pieces of 250 ms of WebM with Opus, as they come",
+    )
 
 
 async def test_fragmented_mp4_where_the_browser_writes_it(tmp_path: Path) -> None:

@@ -1,0 +1,88 @@
+"""An engine whose streams take places of the gateway, patiently: jobs fill what live streams leave free."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+
+from asr.engine import AudioInput, Engine, Features, Model, Readiness
+from asr.errors import ASRError, Code
+from asr.events import Event
+from asr.options import Options
+from server.admission import Admission, Place
+
+PRINCIPAL = "jobs"
+RESERVE_PERCENT = 10
+"""Of the places, those that jobs leave to live streams."""
+RETRY_S = 0.5
+
+
+class PatientEngine:
+    """An engine around an engine.
+
+    Args:
+        engine: closed by its owner, not here.
+        admission: where the places are.
+        patience_ms: how long a stream waits for a place before it fails with what it was refused for.
+    """
+
+    def __init__(self, engine: Engine, admission: Admission, *, patience_ms: int) -> None:
+        self._engine = engine
+        self._admission = admission
+        self._patience_s = patience_ms / 1000
+
+    @property
+    def name(self) -> str:
+        """The inner engine's."""
+        return self._engine.name
+
+    @property
+    def features(self) -> Features:
+        """The inner engine's."""
+        return self._engine.features
+
+    async def models(self) -> Sequence[Model]:
+        """The inner engine's."""
+        return await self._engine.models()
+
+    async def ready(self) -> Readiness:
+        """The inner engine's."""
+        return await self._engine.ready()
+
+    def refusal(self) -> ASRError | None:
+        """None: a stream waits."""
+        return None
+
+    async def stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
+        """The inner engine's stream, once there is a place for it."""
+        place = await self._place()
+        events = self._engine.stream(audio, options)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            try:
+                await events.aclose()
+            finally:
+                place.release()
+
+    async def aclose(self) -> None:
+        """Nothing: the inner engine is another's."""
+
+    async def _place(self) -> Place:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._patience_s
+        while True:
+            try:
+                if self._crowded():
+                    raise ASRError(Code.OVERLOADED, "Live streams need the places of this gateway.")
+                return self._admission.admit(PRINCIPAL)
+            except ASRError as error:
+                if not error.retryable or loop.time() >= until:
+                    raise
+            await asyncio.sleep(RETRY_S)
+
+    def _crowded(self) -> bool:
+        most = self._admission.max_streams
+        reserve = min(most - 1, max(1, most * RESERVE_PERCENT // 100))
+        return most - self._admission.in_use <= reserve
