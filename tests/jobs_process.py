@@ -79,9 +79,13 @@ class Process:
         match command.pop("do"):
             case "submit":
                 options = Options(**command.pop("options", {}))
+                patience_s = command.pop("patience_s", None)
                 upload = await asyncio.to_thread(self._upload, Path(command.pop("path")))
                 try:
-                    return _seen(await self.jobs.submit(upload, options, **command))
+                    async with asyncio.timeout(patience_s):
+                        return _seen(await self.jobs.submit(upload, options, **command))
+                except TimeoutError:
+                    return None
                 finally:
                     await upload.close()
             case "get":

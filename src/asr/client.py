@@ -204,7 +204,7 @@ class RivaASRClient:
         file = _File(source, stereo)
         async with aclosing(pull(file.chunks)) as chunks:
             first = await anext(chunks, b"")  # what is wrong with the file is said before a recognizer is asked
-            agreement = await self._agree(replace(wanted, channels=file.channels))
+            agreement = await self._agree(replace(wanted, channels=file.channels, recording=True))
             builder = TranscriptBuilder(
                 language=agreement.options.language, model=agreement.model.name, warnings=agreement.warnings
             )

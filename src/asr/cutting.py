@@ -187,7 +187,7 @@ class _Work:
 
     async def _recognize(self, part: Part) -> Transcript:
         builder = TranscriptBuilder()
-        options = replace(self._agreement.options, channels=part.channels)
+        options = replace(self._agreement.options, channels=part.channels, recording=True)
         async with (
             aclosing(pull(part.chunks)) as chunks,
             aclosing(self._engine.stream(_items(chunks), options)) as events,

@@ -158,10 +158,10 @@ def agree(options: Options, models: Sequence[Model], features: Features) -> Agre
 
 
 def match_language(wanted: str, available: Sequence[str]) -> str | None:
-    """The name among `available` that `wanted` means, or None.
+    """The name that `wanted` goes by in a model that knows `available`, or None.
 
-    "" takes the first; case does not matter; a bare `en` takes the first `en-…`; a model that
-    knows `multi` takes any language.
+    "" takes the first; case does not matter; a bare `en` takes the first `en-…`; a model that knows `multi` takes any
+    language. It is told a whole name such as `en-US`, and left to find a bare `en` out: Riva's servers refuse that.
     """
     if not wanted:
         return available[0] if available else ""
@@ -173,8 +173,9 @@ def match_language(wanted: str, available: Sequence[str]) -> str | None:
         for name in available:
             if name.lower().split("-")[0] == folded:
                 return name
-    if any(name.lower() in ("multi", "auto") for name in available):
-        return wanted
+    for name in available:
+        if name.lower() in ("multi", "auto"):
+            return wanted if "-" in folded else name
     return None
 
 

@@ -208,5 +208,5 @@ def _late() -> ASRError:
 def _content(body: bytes) -> Any:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

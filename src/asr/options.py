@@ -17,6 +17,8 @@ _EMPTY: Mapping[str, str] = MappingProxyType({})
 MAX_PHRASES = 5000
 MAX_ALTERNATIVES = 20
 MAX_CHANNELS = 8
+MAX_SPEAKERS = 10_000
+"""Of one recording; what is larger is a mistake, and does not fit the recognizers' messages."""
 
 
 def _bad(param: str, message: str) -> ASRError:
@@ -51,8 +53,9 @@ class Diarization:
     max_speakers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_speakers is not None and self.max_speakers < 1:
-            raise _bad("diarization.max_speakers", f"max_speakers is {self.max_speakers}; it must be 1 or more.")
+        if self.max_speakers is not None and not 1 <= self.max_speakers <= MAX_SPEAKERS:
+            what = f"max_speakers is {self.max_speakers}; it must be 1 or more, up to {MAX_SPEAKERS}."
+            raise _bad("diarization.max_speakers", what)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,8 @@ class Options:
         upstream_options: passed on to Riva as `custom_configuration`, unread.
         request_id: an id of the caller's, sent upstream and echoed; "" for none.
         fail_on_unsupported: refuse what the engine cannot do, instead of a warning.
+        recording: the audio is given as fast as it is taken, not as it is spoken: how far results lag behind it says
+            nothing of the recognizer.
         channels: of the audio, interleaved; over 1, each is recognized on its own (`Event.channel` tells which).
     """
 
@@ -122,6 +127,7 @@ class Options:
     upstream_options: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     request_id: str = ""
     fail_on_unsupported: bool = False
+    recording: bool = False
     channels: int = 1
 
     def __post_init__(self) -> None:

@@ -43,6 +43,11 @@ STILL_SPEECH = 0.15
 """The probability that counts as speech while it is open."""
 _LOUD = 16
 """A frame without a louder sample (-66 dB of full scale) is silence without being looked at."""
+_AIM = 3_000.0
+_SOFTEST = 100.0
+_FADE = 0.98
+"""Sound whose peaks are below `_AIM` is made that loud (30 times at the most) for the detector, which does not hear
+soft voices. The peak that was heard fades by this in each frame, to a half in a second."""
 
 
 class CutClock:
@@ -120,6 +125,7 @@ class SilenceFilter:
         self.kept_bytes = 0
         self.speech_bytes = 0
         self._dropped_at_close = 0
+        self._peak = _SOFTEST
 
     def feed(self, pcm: bytes) -> bytes:
         """Hear more PCM16, any number of bytes. Returns what goes on now; it may be more than came, or nothing."""
@@ -160,7 +166,7 @@ class SilenceFilter:
         return (self.kept_bytes + self.clock.dropped_bytes) // BYTES_PER_MS
 
     def _judge(self, frame: bytes, out: bytearray) -> None:
-        probability = 0.0 if _is_quiet(frame) else self._voice(frame)
+        probability = self._probability(frame)
         if self._open:
             if probability >= STILL_SPEECH:
                 self._quiet_frames = 0
@@ -181,6 +187,16 @@ class SilenceFilter:
         elif len(self._held) >= self._held_frames + BLOCK_FRAMES:
             size = sum(len(self._held.popleft()) for _ in range(BLOCK_FRAMES))
             self.clock.cut(self.kept_bytes, size)
+
+    def _probability(self, frame: bytes) -> float:
+        samples = np.frombuffer(frame, dtype="<i2")
+        peak = max(int(samples.max()), -int(samples.min()))
+        self._peak = max(peak, self._peak * _FADE, _SOFTEST)
+        if peak < _LOUD:
+            return 0.0
+        if self._peak < _AIM:
+            frame = (samples * (_AIM / self._peak)).astype("<i2").tobytes()
+        return self._voice(frame)
 
     def _release(self, out: bytearray) -> None:
         while self._held:
@@ -226,8 +242,3 @@ def _words(words: tuple[Word, ...], clock: CutClock) -> tuple[Word, ...]:
 
 def _reading(other: Alternative, clock: CutClock) -> Alternative:
     return replace(other, words=_words(other.words, clock))
-
-
-def _is_quiet(frame: bytes) -> bool:
-    samples = np.frombuffer(frame, dtype="<i2")
-    return bool(samples.max() < _LOUD and samples.min() > -_LOUD)

@@ -303,9 +303,7 @@ def http_routers(
 ) -> list[APIRouter]:
     """The HTTP side of every face that has one; without `jobs` there are none."""
     rest = [
-        transcription_rest.router(
-            desk, ready=readiness(desk), now=_utc_now, version=asr.__version__, has_jobs=jobs is not None
-        )
+        transcription_rest.router(desk, watch=watch, now=_utc_now, version=asr.__version__, has_jobs=jobs is not None)
     ]
     if jobs is not None:
         rest.append(job_rest.router(desk, jobs, max_upload_bytes=settings.jobs_max_upload_bytes))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from asr.events import Event
 from asr.options import Options
 from asr.pulling import pull
 from asr.transcript import Transcript, TranscriptBuilder
-from server.admission import Admission, Place
+from server.admission import DRAINING_RETRY_MS, Admission, Place
 from server.models import resolve_model
 from server.principal import principal_of
 from server.spool import Spool
@@ -81,6 +81,8 @@ class Desk:
         self.stereo: Stereo = stereo
         self._admission = admission
         self._aliases = dict(aliases or {})
+        self._waits: set[asyncio.Timeout] = set()
+        self._given_up = False
 
     @property
     def draining(self) -> bool:
@@ -129,6 +131,33 @@ class Desk:
             duration_ms = int((loop.time() - started) * 1000)
             log.info("stream closed", face=face, peer=peer, duration_ms=duration_ms, error=error)
 
+    def give_up(self) -> None:
+        """The gateway goes down and can wait no longer: recognition that runs fails now, so that callers are told."""
+        self._given_up = True
+        now = asyncio.get_running_loop().time()
+        for wait in list(self._waits):
+            wait.reschedule(now)
+
+    @asynccontextmanager
+    async def lasting(self) -> AsyncGenerator[None]:
+        """Around work that may go on until `give_up`.
+
+        Raises:
+            ASRError: `unavailable`, when it came to that.
+        """
+        wait = asyncio.timeout(0 if self._given_up else None)
+        self._waits.add(wait)
+        try:
+            async with wait:
+                yield
+        except TimeoutError:
+            if not wait.expired():
+                raise
+            text = "The gateway is shutting down, and this recording was not done in time. Send it again in a moment."
+            raise self._admission.later(Code.UNAVAILABLE, text, DRAINING_RETRY_MS) from None
+        finally:
+            self._waits.discard(wait)
+
     def principal(self, request: Request) -> str:
         """Who the client is."""
         return principal_of(request.headers.items(), request.client.host if request.client else "unknown")
@@ -162,7 +191,7 @@ class Desk:
             language=agreement.options.language, model=agreement.model.name, warnings=agreement.warnings
         )
         source = _Source(upload, stereo or self.stereo, self.limits.max_audio_ms)
-        async with aclosing(self._events(source, agreement)) as events:
+        async with self.lasting(), aclosing(self._events(source, agreement)) as events:
             async for event in events:
                 builder.add(event)
                 if on_event is not None:
@@ -171,18 +200,10 @@ class Desk:
             builder.warn(warning)
         return builder.build(source.audio_ms)
 
-    def events(self, upload: Upload, agreement: Agreement, *, stereo: Stereo | None = None) -> AsyncGenerator[Event]:
-        """The events of a recording, as they come.
-
-        Raises:
-            ASRError: as `transcribe`.
-        """
-        return self._events(_Source(upload, stereo or self.stereo, self.limits.max_audio_ms), agreement)
-
     async def _events(self, source: _Source, agreement: Agreement) -> AsyncGenerator[Event]:
         async with aclosing(pull(source.chunks)) as chunks:
             first = await anext(chunks, b"")  # what is wrong with the file is said before a recognizer is asked
-            options = replace(agreement.options, channels=source.channels)
+            options = replace(agreement.options, channels=source.channels, recording=True)
             audio = _after(first, chunks, source)
             try:
                 async with aclosing(audio), aclosing(self.engine.stream(audio, options)) as events:
@@ -217,8 +238,10 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
 
 def note_headers(warnings: Iterable[str]) -> list[tuple[str, str]]:
-    """One header for each warning, cut and made printable."""
-    said = list(dict.fromkeys(warnings))[:MAX_NOTES]
+    """One header for each warning, cut and made printable; of too many, the last says how many there were."""
+    said = list(dict.fromkeys(warnings))
+    if len(said) > MAX_NOTES:
+        said = [*said[: MAX_NOTES - 1], f"There were {len(said) - MAX_NOTES + 1} more notes like these."]
     return [(NOTE_HEADER, _printable(sentence)) for sentence in said]
 
 

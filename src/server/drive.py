@@ -243,6 +243,8 @@ class Driver:
 
     async def _play(self, take: _Take) -> None:
         core, number = self._core, take.number
+        if take.dropped:  # before its turn came
+            return
         try:
             agreement = await self._agree(take.options)
             self._tell(core.begun, number, agreement)

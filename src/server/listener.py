@@ -33,6 +33,10 @@ REQUEST_TIMEOUT_S = 10.0
 BODY_TIMEOUT_S = 60.0
 """A body may take so long as a whole, and a second more for each `BODY_BYTES_PER_S` of it that have come."""
 BODY_BYTES_PER_S = 8 * 1024
+HEAD_BYTES = 64 * 1024
+"""A request head may be so long, and what came with its first bytes."""
+LINGER_S = 5.0
+"""Who was answered before its body had come may send so much longer: who is cut off at once may miss the answer."""
 WRITE_TIMEOUT_S = 30.0
 """A client must have taken a part of its answer in this time."""
 LOOKS = 3
@@ -47,8 +51,11 @@ class PatientHttp(HttpToolsProtocol):
 
     _request_timer: asyncio.TimerHandle | None = None
     _write_timer: asyncio.TimerHandle | None = None
+    _in_head = False
+    _head_bytes = 0
     _body_due = 0.0
     _body_bytes = 0
+    _answered_at: float | None = None
     _unsent = 0
     _still = 0
 
@@ -60,7 +67,13 @@ class PatientHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request, or blank lines before one: no connection is without a timer between requests."""
+        goes_on = self._in_head
         super().data_received(data)
+        if goes_on and self._in_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self.send_400_response("The head of the request is too long.")
+                return
         idle = not self._answering()
         timed = self._request_timer is not None or self.timeout_keep_alive_task is not None
         if idle and not timed and self.transport.get_protocol() is self:
@@ -69,12 +82,15 @@ class PatientHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
         self._wait_for_client()
 
     def on_headers_complete(self) -> None:
         """The head is whole; a body may follow."""
         super().on_headers_complete()
+        self._in_head = False
         self._body_bytes = 0
+        self._answered_at = None
         self._body_due = self.loop.time() + BODY_TIMEOUT_S
         self._wait_for_client()
 
@@ -82,7 +98,12 @@ class PatientHttp(HttpToolsProtocol):
         """Progress: the clock starts anew, but not for a body that comes in drops."""
         super().on_body(body)
         self._body_bytes += len(body)
-        if self.loop.time() > self._body_due + self._body_bytes / BODY_BYTES_PER_S:
+        now = self.loop.time()
+        if self._answered_at is None and not self._answering():
+            self._answered_at = now
+        if self._answered_at is not None and now > self._answered_at + LINGER_S:
+            self.transport.abort()
+        elif now > self._body_due + self._body_bytes / BODY_BYTES_PER_S:
             self._give_up()
         else:
             self._wait_for_client()

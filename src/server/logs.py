@@ -12,6 +12,8 @@ import structlog
 def configure_logs(level: str, style: Literal["console", "json"]) -> None:
     """Set up logging for the process, once, from its settings.
 
+    Tracebacks come without the values of variables: those are what clients said, and keys.
+
     Args:
         level: `debug`, `info`, `warning`, `error` or `critical`.
         style: `console` for people (coloured on a terminal), `json` for machines, one object a line.
@@ -19,9 +21,11 @@ def configure_logs(level: str, style: Literal["console", "json"]) -> None:
     number = logging.getLevelNamesMapping()[level.upper()]
     finish: list[structlog.typing.Processor]
     if style == "json":
-        finish = [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        told = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        finish = [structlog.processors.ExceptionRenderer(told), structlog.processors.JSONRenderer()]
     else:
-        finish = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        plain = structlog.dev.plain_traceback
+        finish = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

@@ -20,6 +20,7 @@ from server.faces.realtime.minting import Minting
 from server.faces.realtime.nim import NimConversation
 from server.faces.realtime.openai import OpenAIRealtime
 from server.faces.realtime.setup import RealtimeSetup
+from server.realtime_socket import PiecewiseSocket
 from server.settings import ServerSettings, parse_aliases
 from server.sockets import Socket, SocketClosed
 from server.websocket import Route, WebSocket
@@ -108,7 +109,8 @@ class RealtimeMount:
         setup = replace(self._setup, models=await self._models(), features=self._engine.features)
         if max_session_ms is not None:
             setup = replace(setup, max_session_ms=min(setup.max_session_ms, max_session_ms))
-        await self._converse(f"realtime {shown.dialect}", websocket, core_for(shown, setup, given))
+        socket = PiecewiseSocket(websocket)
+        await self._converse(f"realtime {shown.dialect}", socket, core_for(shown, setup, given))
 
     async def _models(self) -> tuple[Model, ...]:
         with suppress(ASRError, TimeoutError):

@@ -22,6 +22,7 @@ from asr.engine import Engine
 from asr.errors import ASRError, Code
 from server.admission import Admission
 from server.build import Conversations, build_desk, http_routers, page_folder, readiness
+from server.calls import Desk
 from server.certificates import localhost_certificate, server_ssl_context
 from server.faces.http import build_http
 from server.faces.riva_grpc import RivaFace, RivaFaceLimits, add_riva_face
@@ -124,7 +125,7 @@ async def serve(
             warm_up = asyncio.create_task(engine.ready())
             gc.freeze()
             await stop.wait()
-        await _drain(settings, admission, conversations, listener, grpc_side, jobs)
+        await _drain(settings, admission, conversations, desk, listener, grpc_side, jobs)
     finally:
         if warm_up is not None:
             warm_up.cancel()
@@ -144,6 +145,7 @@ async def _drain(
     settings: ServerSettings,
     admission: Admission,
     conversations: Conversations,
+    desk: Desk,
     listener: Listener,
     grpc_side: _GrpcSide | None,
     jobs: Jobs | None,
@@ -171,9 +173,11 @@ async def _drain(
     handing_back = None if jobs is None else asyncio.create_task(jobs.drain())
     await conversations.drain(settings.drain_timeout_ms)
     # A last second is for those whose recognizer is stuck: they are told what is lost.
-    last_words = loop.call_at(due - min(1.0, settings.drain_timeout_ms / 4000), conversations.give_up)
+    late = due - min(1.0, settings.drain_timeout_ms / 4000)
+    last_words = [loop.call_at(late, waiting.give_up) for waiting in (conversations, desk)]
     await listener.close(max(due - loop.time(), 0))
-    last_words.cancel()
+    for word in last_words:
+        word.cancel()
     if grpc_stop is not None:
         await grpc_stop
     if handing_back is not None:

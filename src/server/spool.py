@@ -8,13 +8,20 @@ from __future__ import annotations
 import errno
 import secrets
 import threading
+import time
 from pathlib import Path
 from typing import BinaryIO
 
+import structlog
+
 from asr.errors import ASRError, Code
+
+log = structlog.get_logger("server.spool")
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 RETRY_MS = 30_000
+COUNT_AGAIN_S = 5.0
+"""Other gateways may write into the folder too: what they add and remove is known so long afterwards."""
 
 
 class Spool:
@@ -29,6 +36,7 @@ class Spool:
         self.folder = folder
         self._max_bytes = max_bytes
         self._used: int | None = None
+        self._counted_at = 0.0
         self._lock = threading.Lock()
 
     @property
@@ -68,9 +76,10 @@ class Spool:
             ASRError: `storage_full`, and they are not counted.
         """
         with self._lock:
-            if self._count() + size > self._max_bytes:
+            used = self._count()
+            if used + size > self._max_bytes:
                 raise _full("The gateway holds as many uploads as it may.")
-            self._used = self._count() + size
+            self._used = used + size
 
     def give_back(self, size: int) -> None:
         """Bytes that were counted and never reached the disk."""
@@ -79,10 +88,15 @@ class Spool:
                 self._used = max(0, self._used - size)
 
     def _count(self) -> int:
-        # Files of an earlier life of this gateway count too.
-        if self._used is None:
-            files = self.folder.iterdir() if self.folder.is_dir() else ()
-            self._used = sum(file.stat().st_size for file in files if file.is_file())
+        # Files of an earlier life of this gateway count too, and those of others.
+        now = time.monotonic()
+        if self._used is None or now - self._counted_at >= COUNT_AGAIN_S:
+            try:
+                files = list(self.folder.iterdir()) if self.folder.is_dir() else []
+            except OSError as error:
+                raise _told(error) from error
+            self._used = sum(_size(file) for file in files)
+            self._counted_at = now
         return self._used
 
 
@@ -132,7 +146,15 @@ class SpoolFile:
         self.size_bytes = 0
 
 
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size if file.is_file() else 0
+    except OSError:  # it was removed just now
+        return 0
+
+
 def _told(error: OSError) -> ASRError:
+    log.error("uploads cannot be stored", error=str(error))
     if error.errno in _FULL:
         return _full("The gateway's disk is full.")
     return ASRError(Code.INTERNAL, "The gateway cannot store uploads; its log says why.")

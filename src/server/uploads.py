@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import TracebackType
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi import Request
@@ -18,7 +19,10 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from asr.errors import ASRError, Code
+from server.json_audio import JsonAudio
 from server.spool import Spool, SpoolFile
+
+T = TypeVar("T")
 
 MAX_FIELDS = 200
 MAX_FIELD_BYTES = 256 * 1024
@@ -131,20 +135,28 @@ async def read_form(request: Request, spool: Spool, *, max_bytes: int) -> Form:
     kind = content_type_of(request)
     if kind == "application/x-www-form-urlencoded":
         body = b"".join([piece async for piece in _bounded(request, MAX_FORM_BYTES, "form")])
-        return Form(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
+        try:
+            values = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        except ValueError as error:
+            raise _too_many_fields() from error
+        return Form(values)
     boundary = parse_options_header(request.headers.get("content-type", ""))[1].get(b"boundary")
     if kind != "multipart/form-data" or not boundary:
         what = f"The body is {kind or 'of no stated type'}; a form is sent as multipart/form-data with a boundary."
         raise ASRError(Code.BAD_REQUEST, what, param="content-type")
-    reader = _FormReader(boundary, spool, max_bytes)
     try:
-        async for piece in _bounded(request, max_bytes + MAX_FORM_BYTES + OVERHEAD_BYTES, "file"):
+        reader = _FormReader(boundary, spool, max_bytes)
+    except FormParserError as error:
+        raise ASRError(Code.BAD_REQUEST, f"This is no boundary of a form: {error}.", param="content-type") from error
+    most = max_bytes + MAX_FORM_BYTES + OVERHEAD_BYTES
+    try:
+        async for piece in _bounded(request, most, "file", told_bytes=max_bytes):
             reader.feed(piece)
             if reader.waiting_bytes >= WRITE_BYTES:
-                await asyncio.to_thread(reader.write)
-        await asyncio.to_thread(reader.end)
+                await _off_loop(reader.write)
+        await _off_loop(reader.end)
     except BaseException as error:
-        await asyncio.shield(asyncio.to_thread(reader.discard))
+        await asyncio.shield(_off_loop(reader.discard))
         if isinstance(error, FormParserError):
             raise ASRError(Code.BAD_REQUEST, f"The form is damaged: {error}.", param="body") from error
         raise
@@ -157,52 +169,53 @@ async def read_body(request: Request, spool: Spool, *, max_bytes: int, filename:
     Raises:
         ASRError: `bad_audio` for an empty one, `too_large`, `storage_full`.
     """
-    file = await asyncio.to_thread(spool.create)
-    waiting = bytearray()
+    target = _Target(spool)
     try:
-        async for piece in _bounded(request, max_bytes, "body"):
-            waiting += piece
-            if len(waiting) >= WRITE_BYTES:
-                block, waiting = waiting, bytearray()
-                await asyncio.to_thread(file.write, bytes(block))
-        await asyncio.to_thread(file.write, bytes(waiting))
-        await asyncio.to_thread(file.close)
-        if not file.size_bytes:
+        async for block in _blocks(_bounded(request, max_bytes, "body")):
+            await _off_loop(lambda block=block: target.write(block))  # type: ignore[misc]
+        if not target.size_bytes:
             raise ASRError(Code.BAD_AUDIO, "The body is empty: not one byte of audio came.", param="body")
+        return await _off_loop(lambda: target.upload(plain_name(filename), content_type_of(request)))
     except BaseException:
-        await asyncio.shield(asyncio.to_thread(file.discard))
+        await asyncio.shield(_off_loop(target.discard))
         raise
-    return Upload(file.path, plain_name(filename), content_type_of(request), file.size_bytes, spool)
 
 
-async def store(data: bytes, spool: Spool, *, filename: str = "", content_type: str = "") -> Upload:
-    """Put bytes that are in memory (decoded base64) into the spool.
+async def read_json(
+    request: Request, spool: Spool, *, max_bytes: int, max_body_bytes: int, example: str
+) -> tuple[Upload, dict[str, Any]]:
+    """Take in a JSON object with a file as base64 in `audio`: the file, and the other members.
 
-    Raises:
-        ASRError: `storage_full`.
-    """
-
-    def write() -> SpoolFile:
-        file = spool.create()
-        try:
-            file.write(data)
-            file.close()
-        except BaseException:
-            file.discard()
-            raise
-        return file
-
-    file = await asyncio.to_thread(write)
-    return Upload(file.path, plain_name(filename), content_type, file.size_bytes, spool)
-
-
-async def read_json_body(request: Request, *, max_bytes: int) -> bytes:
-    """A body that is small enough to be held.
+    Args:
+        request: whose body has not been read yet.
+        spool: where the file goes; it has the name of the member `filename`.
+        max_bytes: of the file.
+        max_body_bytes: of the JSON.
+        example: an object that would do, for those who sent another.
 
     Raises:
-        ASRError: `too_large`.
+        ASRError: `bad_request`, `bad_audio`, `too_large`, `storage_full`.
     """
-    return b"".join([piece async for piece in _bounded(request, max_bytes, "body")])
+    target = _Target(spool)
+    reader = JsonAudio(example)
+
+    def take(audio: bytes) -> None:
+        if target.size_bytes + len(audio) > max_bytes:
+            raise _too_large("audio", max_bytes)
+        target.write(audio)
+
+    def end() -> Upload:
+        take(reader.finish())
+        name = reader.members.get("filename")
+        return target.upload(plain_name(name if isinstance(name, str) else ""), "")
+
+    try:
+        async for block in _blocks(_bounded(request, max_body_bytes, "body")):
+            await _off_loop(lambda block=block: take(reader.feed(block)))  # type: ignore[misc]
+        return await _off_loop(end), reader.members
+    except BaseException:
+        await asyncio.shield(_off_loop(target.discard))
+        raise
 
 
 def plain_name(name: str) -> str:
@@ -215,17 +228,77 @@ def plain_name(name: str) -> str:
     return "".join(char for char in last if char.isprintable())[:MAX_NAME_CHARS]
 
 
-async def _bounded(request: Request, max_bytes: int, what: str) -> AsyncIterator[bytes]:
+async def _bounded(
+    request: Request, max_bytes: int, what: str, *, told_bytes: int | None = None
+) -> AsyncIterator[bytes]:
+    """The body's pieces. `told_bytes`: the bound that a client is told, where it is another."""
+    too_large = _too_large(what, max_bytes if told_bytes is None else told_bytes)
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > max_bytes:
-        raise _too_large(what, max_bytes)
+        raise too_large
     came = 0
     async for piece in request.stream():
         came += len(piece)
         if came > max_bytes:
-            raise _too_large(what, max_bytes)
+            raise too_large
         if piece:
             yield piece
+
+
+async def _blocks(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in pieces that are worth a hop to a thread."""
+    waiting = bytearray()
+    async for piece in pieces:
+        waiting += piece
+        if len(waiting) >= WRITE_BYTES:
+            yield bytes(waiting)
+            waiting.clear()
+    if waiting:
+        yield bytes(waiting)
+
+
+async def _off_loop(act: Callable[[], T]) -> T:
+    """Do it on a thread. Who is cancelled meanwhile goes on when the thread is through: nobody else is in the file."""
+    doing = asyncio.get_running_loop().run_in_executor(None, act)
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait((doing,))
+        if not doing.cancelled():
+            doing.exception()  # nobody is there to hear it
+        raise
+
+
+class _Target:
+    """The file that one body becomes; it is created with its first bytes. Blocking."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._file: SpoolFile | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        return 0 if self._file is None else self._file.size_bytes
+
+    def write(self, data: bytes) -> None:
+        if self._file is None:
+            self._file = self._spool.create()
+        self._file.write(data)
+
+    def upload(self, filename: str, content_type: str) -> Upload:
+        """It is complete."""
+        assert self._file is not None
+        self._file.close()
+        return Upload(self._file.path, filename, content_type, self._file.size_bytes, self._spool)
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        if self._file is not None:
+            self._file.discard()
+
+
+def _too_many_fields() -> ASRError:
+    return ASRError(Code.BAD_REQUEST, f"The form has more than {MAX_FIELDS} fields.", param="body")
 
 
 def _too_large(what: str, max_bytes: int) -> ASRError:
@@ -310,7 +383,7 @@ class _FormReader:
             raise ASRError(Code.BAD_REQUEST, "A part of the form has no name.", param="body")
         name = options[b"name"].decode("utf-8", "replace")
         if len(self.form.values) + len(self.form.files) >= MAX_FIELDS:
-            raise ASRError(Code.BAD_REQUEST, f"The form has more than {MAX_FIELDS} fields.", param="body")
+            raise _too_many_fields()
         filename = options.get(b"filename")
         if filename is None:
             self._name, self._text = name, bytearray()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
 import socket
 import time
@@ -56,6 +57,47 @@ async def test_a_body_that_comes_in_drops_is_cut_off(tmp_path: Path, monkeypatch
         writer.close()
         # Longer than a silent one, for it does come; but not for ever.
         assert 0.9 < cut_s < 5
+
+
+@pytest.mark.parametrize("head", [b"X-A: " + b"a" * 1000 + b"\r\n", b"a" * 1000], ids=["lines", "line"])
+async def test_a_head_without_an_end_is_cut_off(tmp_path: Path, head: bytes) -> None:
+    async with running(WordEngine(), tmp_path) as addresses:
+        _, writer = await asyncio.open_connection("127.0.0.1", addresses.port)
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nX-A: " + (b"\r\n" if head[:1] == b"X" else b""))
+        sent = 0
+        with contextlib.suppress(ConnectionError):
+            while sent < 8_000_000:
+                writer.write(head * 64)
+                sent += len(head) * 64
+                await writer.drain()
+        assert sent < 8_000_000
+        writer.close()
+
+
+async def test_a_long_head_that_ends_is_read(tmp_path: Path) -> None:
+    async with running(WordEngine(), tmp_path) as addresses:
+        headers = {f"X-{n}": "a" * 1000 for n in range(50)}
+        answer = await asyncio.to_thread(requests.get, addresses.url + "/healthz", headers=headers, timeout=10)
+        assert answer.status_code == 200
+
+
+async def test_a_body_that_goes_on_after_its_refusal_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.listener.LINGER_S", 0.5)
+    async with running(WordEngine(), tmp_path, max_upload_bytes=1024) as addresses:
+        reader, writer = await asyncio.open_connection("127.0.0.1", addresses.port)
+        writer.write(b"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\n")
+        writer.write(b"Transfer-Encoding: chunked\r\n\r\n1000\r\n" + bytes(4096) + b"\r\n")
+        assert b" 413 " in await reader.readline()
+        begun = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - begun < LIMIT_S:
+                writer.write(b"1000\r\n" + bytes(4096) + b"\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        assert 0.4 < time.monotonic() - begun < 5
+        writer.close()
 
 
 async def test_an_answer_that_is_never_read_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ import requests
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+import sound
 from asr.riva_proto import asr as pb
 from asr.riva_proto import asr_grpc, health, health_grpc
 from word_engine import WordEngine
@@ -205,3 +206,29 @@ async def test_a_stream_that_does_not_end_is_ended_when_the_time_is_over(tmp_pat
             while not (text := await client.answer()).startswith("close"):
                 pass
             assert text == "close 1001"
+
+
+async def test_calls_that_do_not_end_are_answered_when_the_time_is_over(tmp_path: Path) -> None:
+    calls: list[tuple[str, dict[str, str]]] = [
+        ("/v1/audio/transcriptions", {}),
+        ("/v1/audio/transcriptions", {"stream": "true"}),
+        ("/transcribe", {}),
+        ("/invocations", {}),
+    ]
+
+    def call(url: str, fields: dict[str, str]) -> requests.Response:
+        return requests.post(url, files={"file": ("a.wav", sound.wav(AUDIO))}, data=fields, timeout=LIMIT_S)
+
+    engine = WordEngine("hang@1000")
+    async with running(engine, tmp_path, drain_timeout_ms=2_000) as addresses:
+        sent = [asyncio.create_task(asyncio.to_thread(call, addresses.url + path, form)) for path, form in calls]
+        async with asyncio.timeout(LIMIT_S):
+            while engine.open_streams < len(calls):
+                await asyncio.sleep(0.01)
+        begun = time.monotonic()
+    assert time.monotonic() - begun < 4
+    for answer, (_, fields) in zip(await asyncio.gather(*sent), calls, strict=True):
+        assert "shutting down" in answer.text
+        if not fields:
+            assert (answer.status_code, bool(answer.headers["Retry-After"])) == (503, True)
+    assert list((tmp_path / "spool").glob("*.upload")) == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import threading
 import time
 from pathlib import Path
 
@@ -82,6 +84,23 @@ async def test_no_spelling_of_this_machine_gets_through(host: str) -> None:
         trouble = await deliver(delivery(f"http://{host}:{port}/", private=False), TRUST)
         assert "JOBS_WEBHOOK_PRIVATE" in trouble
         assert hook.requests == []
+
+
+async def test_a_name_server_that_never_answers_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+
+    def look(*_: object, **__: object) -> list[object]:
+        answer.wait(10)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", look)
+    lost = [asyncio.create_task(deliver(delivery("http://example.com/", timeout_ms=300), TRUST)) for _ in range(40)]
+    await asyncio.sleep(0.05)
+    begun = time.monotonic()
+    await asyncio.to_thread(int)  # the threads that uploads are written by are free
+    assert time.monotonic() - begun < 0.2
+    assert set(await asyncio.gather(*lost)) == {"no answer within 300 ms"}
+    answer.set()
 
 
 async def test_what_cannot_be_reached_is_said_without_addresses() -> None:

@@ -56,13 +56,32 @@ async def test_it_waits_while_live_streams_need_the_rest() -> None:
         assert await waiting == 1
 
 
-async def test_and_gives_up_after_a_while() -> None:
+async def test_and_longer_than_it_waits_for_a_recognizer_that_refuses() -> None:
     places = admission(2)
     held = [places.admit("caller") for _ in range(2)]
-    with pytest.raises(ASRError) as caught:
-        await heard(PatientEngine(WordEngine(), places, patience_ms=50))
+    waiting = asyncio.create_task(heard(PatientEngine(WordEngine(), places, patience_ms=50)))
+    await asyncio.sleep(0.7)
+    assert not waiting.done()
+    for place in held:
+        place.release()
+    async with asyncio.timeout(5):
+        assert await waiting == 1
+
+
+class FullEngine(WordEngine):
+    """Takes no stream."""
+
+    def refusal(self) -> ASRError | None:
+        return ASRError(Code.OVERLOADED, "The recognizer is full.")
+
+
+async def test_for_a_recognizer_that_refuses_it_waits_a_while() -> None:
+    engine = FullEngine()
+    places = Admission(4, random=lambda: 0.5, clock=lambda: 0.0, engine_refusal=engine.refusal)
+    with pytest.raises(ASRError, match="The recognizer is full") as caught:
+        await heard(PatientEngine(engine, places, patience_ms=50))
     assert (caught.value.code, caught.value.retryable) == (Code.OVERLOADED, True)
-    assert places.in_use == len(held)
+    assert places.in_use == 0
 
 
 async def test_a_gateway_with_one_place_does_jobs_too() -> None:

@@ -284,3 +284,47 @@ async def test_drain_brings_the_transcript_home(tmp_path: Path) -> None:
     assert kinds[-1] == "completed"
     assert text == "close 1001"
     await client_context.__aexit__(None, None, None)
+
+
+async def test_older_client_without_key_update_or_intent_gets_its_words_by_response_create(tmp_path: Path) -> None:
+    engine = WordEngine()
+    pcm = speech.pcm("greeting")[: 32 * 1_600]
+    async with running(engine, tmp_path) as addresses, session(addresses, "/v1/realtime") as client:
+        for at in range(0, len(pcm), 1_001):
+            await append(client, pcm[at : at + 1_001])
+        await client.say('{"type":"response.create"}')
+        said = ""
+        while (event := await client.message())["type"] != "response.completed":
+            said += event["delta"] if event["type"] == "response.output_text.delta" else ""
+    assert said == "w1 w2 w3 w4 w5 w6 w7 w8"
+    assert event["response"]["output"][0]["content"][0]["text"] == said
+    assert engine.heard_bytes == pcm
+
+
+async def test_large_append_arrives_bit_for_bit(tmp_path: Path) -> None:
+    engine = WordEngine()
+    pcm = speech.pcm("story")[: 32 * 20_000] * 3
+    async with running(engine, tmp_path) as addresses, session(addresses, PATH) as client:
+        await client.message()
+        await update(client)
+        await append(client, pcm, runtime_config={"force_eou": "true"})
+        await client.say('{"type":"input_audio_buffer.done"}')
+        while not (event := await client.message()).get("is_last_result"):
+            pass
+    assert engine.heard_bytes == pcm
+    assert event["usage"]["seconds"] == len(pcm) / 32_000
+
+
+async def test_credential_of_odd_bytes_is_refused_as_any_other(guarded: Addresses) -> None:
+    reader, writer = await asyncio.open_connection("localhost", guarded.port)
+    writer.write(
+        b"GET /v1/realtime HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Authorization: Bearer k\xff\xfe\r\n\r\n"
+    )
+    async with asyncio.timeout(10):
+        await reader.readuntil(b"\r\n\r\n")
+        frame = await reader.readuntil(b"}}")
+    assert b"authentication_error" in frame
+    writer.close()
+    await writer.wait_closed()

@@ -10,7 +10,7 @@ import socket
 import time
 import wave
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,8 @@ async def test_json_and_the_recording_itself_are_understood_too(tmp_path: Path) 
         for kind in ("audio/wav", "application/octet-stream", "audio/x-wav; rate=16000"):
             raw = await client.post("/invocations", content=wav(), headers={"Content-Type": kind})
             assert text_of(raw) == "one two three four five"
+        odd = await client.post("/invocations", **form(wav(), punctuate="true"))
+        assert "'punctuate'" in odd.json()["predictions"][0]["warnings"][0]
         attributes = {"Content-Type": "audio/wav", ATTRIBUTES_HEADER: "transport=grpc;language_code=xx-XX"}
         unknown = await client.post("/invocations", content=wav(), headers=attributes)
         assert unknown.status_code == 404
@@ -225,6 +227,23 @@ async def test_25_mb_are_taken_and_26_are_not(tmp_path: Path) -> None:
             assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
             assert "SAGEMAKER_MAX_BYTES" in refused.json()["error"]
         assert not list((tmp_path / "spool").iterdir())
+
+
+@pytest.mark.parametrize("path", ["/invocations/http", "/invocations", "/invocations/grpc"])
+async def test_what_is_not_done_when_the_gateway_ends_is_answered(path: str, tmp_path: Path) -> None:
+    slow = plan(delay={"first_response_ms": 20_000})
+    mute = await asyncio.start_server(lambda reader, writer: reader.read(), "127.0.0.1", 0)
+    port = mute.sockets[0].getsockname()[1]
+    async with mute, Standin(slow) as nim, AsyncExitStack() as stack:
+        async with gateway(nim, tmp_path, drain_timeout_ms=2_000, nim_http_port=port) as client:
+            own = await stack.enter_async_context(client_of(client.base_url.port or 0))
+            asked = asyncio.create_task(own.post(path, **form(wav())))
+            async with asyncio.timeout(LIMIT_S):
+                while (await client.get("/health")).json()["active_streams"] == 0:
+                    await asyncio.sleep(0.01)
+        answer = await asked
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert "shutting down" in answer.json()["error"]
 
 
 async def test_an_invocation_that_takes_too_long_says_so_in_time(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from asr.mock.plan import load_plan
 from asr.mock.riva_server import MockRivaServer
 from asr.options import Endpointing, Options
 from asr.settings import EngineSettings, load_settings
-from asr.silence import FRAME_MS
-from asr.silence_gate import SilenceGate
+from asr.silence import FRAME_MS, SilenceFilter
+from asr.silence_gate import SilenceGate, silero
 from e2e.gateway import running
 from word_engine import WordEngine
 
@@ -103,6 +103,19 @@ async def test_no_onset_is_clipped(local: LocalEngine) -> None:
         gated = words(await recognize(gate, speech.chunks(lead + clip, 3001)))
         assert [w.text for w in gated] == [w.text for w in plain]
         assert abs(gated[0].start_ms - plain[0].start_ms) <= FRAME_MS
+
+
+@pytest.mark.parametrize("level_db", [0, -20, -40, -48])
+def test_a_soft_voice_is_heard_as_well(level_db: int) -> None:
+    for name in ("greeting", "names", "digits", "groceries"):
+        clip = np.frombuffer(speech.pcm(name), "<i2") * 10 ** (level_db / 20)
+        lead = NOISE.normal(0, 1, 6_013 * 16)
+        gate = SilenceFilter(silero()(), after_ms=2_000, pad_ms=500)
+        passed = gate.feed(np.rint(np.concatenate([lead, clip, lead])).astype("<i2").tobytes()) + gate.flush()
+        wanted = float((np.rint(clip) ** 2).sum())
+        heard = float((np.frombuffer(passed, "<i2").astype(float) ** 2).sum())
+        assert heard > 0.999 * wanted, (name, heard / wanted)
+        assert gate.clock.dropped_bytes > 0.5 * len(lead) * 2
 
 
 async def test_the_callers_clock_goes_on_while_nothing_is_sent() -> None:

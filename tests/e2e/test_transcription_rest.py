@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 
@@ -19,7 +20,7 @@ import speech
 from server.serve import Addresses
 from word_engine import WordEngine
 
-from .command import Shell
+from .command import Shell, wait_for
 from .gateway import running
 from .test_bad_input import wav
 
@@ -348,3 +349,52 @@ def test_a_real_process_with_a_full_disk_and_real_speech(tmp_path: Path) -> None
         process.terminate()
         assert process.wait(30) == 0
     assert not stored(tmp_path / "state")
+
+
+async def test_a_name_that_contradicts_itself_is_left_out(tmp_path: Path) -> None:
+    headers = {"Content-Type": "audio/wav", "Content-Disposition": "a; filename*=utf-8'x'; filename*1*=q"}
+    async with running(WordEngine(), tmp_path) as addresses:
+        answer = await call(addresses, "POST", "/transcribe", data=wav(SECOND), headers=headers)
+    assert (answer.status_code, answer.json()["filename"], answer.json()["text"]) == (200, "", SAID)
+
+
+async def test_json_that_comes_slowly_holds_up_nobody(tmp_path: Path) -> None:
+    recording = base64.b64encode(wav(SECOND)).decode()
+    head = b"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50000\r\n\r\n"
+    async with running(WordEngine(), tmp_path) as addresses:
+        slow = [await asyncio.open_connection("127.0.0.1", addresses.port) for _ in range(8)]
+        for _, writer in slow:
+            writer.write(head + b'{"audio": "')
+        async with asyncio.timeout(5):
+            while (await call(addresses, "GET", "/health")).json()["active_streams"] < len(slow):
+                await asyncio.sleep(0.01)
+            answer = await call(addresses, "POST", "/transcribe", json={"audio": recording})
+        assert answer.json()["text"] == SAID
+        for _, writer in slow:
+            writer.close()
+    assert not stored(tmp_path)
+
+
+async def test_a_large_recording_in_json_does_not_fill_the_memory(tmp_path: Path) -> None:
+    body = b'{"audio": "' + base64.b64encode(wav(bytes(40 << 20))) + b'"}'
+    with Shell(tmp_path, {"LOG_LEVEL": "warning"}).start(
+        "serve", "--engine", "mock", "--no-tls", "--port", "0", "--grpc-port", "off"
+    ) as process:
+        url = wait_for(process, r"http://localhost:\d+")[0]
+        requests.get(url + "/readyz", timeout=20)
+        before = psutil.Process(process.pid).memory_info().rss
+        posted = asyncio.create_task(
+            asyncio.to_thread(
+                requests.post,
+                url + "/transcribe",
+                data=body,
+                headers={"Content-Type": "application/json"},
+                timeout=60,
+            )
+        )
+        most = 0
+        while not posted.done():
+            await asyncio.sleep(0.01)
+            most = max(most, psutil.Process(process.pid).memory_info().rss)
+        assert (await posted).status_code == 200
+    assert most - before < 40 << 20

@@ -17,7 +17,7 @@ from asr.options import Diarization, Options
 from server.admission import Admission
 from server.calls import CallLimits, Desk, note_headers, while_connected
 from server.spool import Spool
-from server.uploads import Upload, store
+from server.uploads import Upload
 from word_engine import WordEngine
 
 
@@ -35,7 +35,10 @@ def desk(tmp_path: Path, engine: Any = None, **more: Any) -> Desk:
 
 
 async def upload_of(at: Desk, data: bytes, name: str = "clip.wav") -> Upload:
-    return await store(data, at.spool, filename=name)
+    file = at.spool.create()
+    file.write(data)
+    file.close()
+    return Upload(file.path, name, "", file.size_bytes, at.spool)
 
 
 def request_that(*, gone: asyncio.Event | None = None, address: str = "192.0.2.1") -> Request:
@@ -150,3 +153,4 @@ def test_notes_are_printable_and_few():
     headers = note_headers(["a\nb", "ü", "a\nb", *(str(n) for n in range(99))])
     assert headers[:2] == [("riva-gateway-note", "a?b"), ("riva-gateway-note", "?")]
     assert len(headers) == 16
+    assert headers[-1][1] == "There were 86 more notes like these."

@@ -194,3 +194,15 @@ async def test_the_start_timeout_counts_from_the_connection() -> None:
         async with asyncio.timeout(1.0):
             assert (await client.message())["code"] == "idle_timeout"
             assert await client.answer() == "close 4408"
+
+
+async def test_a_take_that_is_dropped_before_its_turn_opens_no_stream() -> None:
+    engine = WordEngine()
+    async with serving(engine) as gateway:
+        client, _ = await opened(gateway, "/v1/realtime")
+        for _ in range(20):
+            await client.say('{"type":"transcription_session.update","session":{}}')
+        await client.say('{"type":"input_audio_buffer.done"}')
+        while "is_last_result" not in await client.answer():
+            pass
+    assert engine.streams <= 2

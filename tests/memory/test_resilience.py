@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
 from asr.config import ResilienceConfig
-from asr.engine import AudioInput, EndUtterance, Model
+from asr.engine import BYTES_PER_MS, AudioInput, EndUtterance, Model
 from asr.errors import ASRError, Code
 from asr.events import Event, Final, FinalReason, Flushed, Gap, GapCause, Partial, Progress, State, Status
 from asr.options import Options
@@ -432,3 +433,51 @@ async def test_the_common_memory_takes_from_those_who_have_the_most() -> None:
     big.put(bytes(10))
     assert big.kept_bytes <= 60
     assert small.kept_bytes == 40
+
+
+class _Lagging(CountingEngine):
+    """Takes two seconds of audio before it says anything, and goes at the pace of speech from then on."""
+
+    def __init__(self, clock: list[float]) -> None:
+        super().__init__()
+        self.clock = clock
+
+    async def stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
+        heard_ms = 0
+        async for item in audio:
+            assert isinstance(item, bytes)
+            heard_ms += len(item) // BYTES_PER_MS
+            self.clock[0] += len(item) / BYTES_PER_MS / 1000
+            if heard_ms > 2_000:
+                yield Progress(heard_ms - 2_000)
+
+
+async def limit_found(options: Options) -> object:
+    clock = [0.0]
+    engine = ResilientEngine([_Lagging(clock)], QUICK, clock=lambda: clock[0])
+    async with aclosing(engine.stream(piped([bytes(100 * BYTES_PER_MS)] * 100), options)) as events:
+        async for _ in events:
+            pass
+    (endpoint,) = engine.endpoints()
+    await engine.aclose()
+    return endpoint["limit"]
+
+
+async def test_results_that_lag_behind_a_speaker_lower_the_limit() -> None:
+    assert await limit_found(OPTIONS) == 1
+
+
+async def test_results_that_lag_behind_a_recording_say_nothing() -> None:
+    assert await limit_found(replace(OPTIONS, recording=True)) is None
+
+
+async def test_the_first_second_of_a_file_is_not_taken_for_speech() -> None:
+    clock = [1_000.0]
+    engine = ResilientEngine([_Lagging([0.0])], QUICK, clock=lambda: clock[0])
+    async with aclosing(engine.stream(piped([bytes(100 * BYTES_PER_MS)] * 100), OPTIONS)) as events:
+        async for _ in events:
+            clock[0] += 0.012  # pushed in at eight times its pace
+    clock[0] += 2.0  # the window is over
+    (endpoint,) = engine.endpoints()
+    await engine.aclose()
+    assert endpoint["limit"] is None

@@ -1,8 +1,10 @@
 """Forms and bodies, cut anywhere, taken into the spool; what goes wrong leaves nothing behind."""
 
 import asyncio
+import base64
 import contextlib
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.errors import ASRError, Code
-from server.spool import Spool
-from server.uploads import plain_name, read_body, read_form
+from server.spool import Spool, SpoolFile
+from server.uploads import plain_name, read_body, read_form, read_json
 
 AUDIO = bytes(range(256)) * 40
 FORM = (
@@ -122,6 +124,23 @@ async def test_fields_are_bounded(spool: Spool):
         await read_form(request_of(cut(long, 9999), "multipart/form-data; boundary=b"), spool, max_bytes=1 << 20)
 
 
+async def test_the_bound_that_is_told_is_the_files(spool: Spool):
+    request = request_of([], "multipart/form-data; boundary=b", length=1 << 30)
+    with pytest.raises(ASRError, match=r"larger than the 2 MiB"):
+        await read_form(request, spool, max_bytes=2 << 20)
+
+
+async def test_a_boundary_that_no_form_has(spool: Spool):
+    with pytest.raises(ASRError, match="boundary") as caught:
+        await read_form(request_of([b"x"], f"multipart/form-data; boundary={'b' * 300}"), spool, max_bytes=100)
+    assert caught.value.code is Code.BAD_REQUEST
+
+
+async def test_an_urlencoded_form_of_many_fields(spool: Spool):
+    with pytest.raises(ASRError, match="more than 200 fields"):
+        await read_form(request_of([b"a&" * 400_000], "application/x-www-form-urlencoded"), spool, max_bytes=1 << 20)
+
+
 async def test_an_urlencoded_form(spool: Spool):
     form = await read_form(
         request_of([b"language=en&x=%20a%0D%0A"], "application/x-www-form-urlencoded"), spool, max_bytes=10
@@ -139,6 +158,73 @@ async def test_a_body_is_a_file(spool: Spool):
     with pytest.raises(ASRError) as caught:
         await read_body(request_of(cut(AUDIO, 1000), "audio/wav"), spool, max_bytes=2500)
     assert caught.value.code is Code.TOO_LARGE
+
+
+def json_body(audio: bytes, **members: object) -> bytes:
+    fields = "".join(f', "{name}": "{value}"' for name, value in members.items())
+    return b'{"audio": "' + base64.b64encode(audio) + b'"' + fields.encode() + b"}"
+
+
+async def test_json_with_a_file(spool: Spool):
+    sent = json_body(AUDIO * 100, filename="../a.wav", language="en")
+    upload, members = await read_json(
+        request_of(cut(sent, 70_000), "application/json"), spool, max_bytes=1 << 21, max_body_bytes=1 << 22, example=""
+    )
+    async with upload:
+        assert upload.path.read_bytes() == AUDIO * 100
+        assert (upload.filename, upload.size_bytes) == ("a.wav", len(AUDIO) * 100)
+        assert members["language"] == "en"
+
+
+@pytest.mark.parametrize(("max_bytes", "max_body_bytes"), [(1000, 1 << 20), (1 << 20, 1000)])
+async def test_json_that_is_too_large(spool: Spool, max_bytes: int, max_body_bytes: int):
+    with pytest.raises(ASRError, match="larger than the 1000 bytes") as caught:
+        await read_json(
+            request_of(cut(json_body(AUDIO), 500), "application/json"),
+            spool,
+            max_bytes=max_bytes,
+            max_body_bytes=max_body_bytes,
+            example="",
+        )
+    assert caught.value.code is Code.TOO_LARGE
+
+
+class SlowSpool(Spool):
+    """Its disk takes nothing until it is let go."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, 1 << 20)
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def create(self) -> SpoolFile:
+        self.reached.set()
+        assert self.go_on.wait(10)
+        return super().create()
+
+
+READS: list[Callable[[Spool], Awaitable[object]]] = [
+    lambda spool: read_form(request_of([FORM], "multipart/form-data; boundary=b"), spool, max_bytes=1 << 20),
+    lambda spool: read_body(request_of([AUDIO], "audio/wav"), spool, max_bytes=1 << 20),
+    lambda spool: read_json(
+        request_of([json_body(AUDIO)], "application/json"), spool, max_bytes=1 << 20, max_body_bytes=1 << 20, example=""
+    ),
+]
+
+
+@pytest.mark.parametrize("read", READS, ids=["form", "body", "json"])
+async def test_who_is_cancelled_while_the_disk_is_slow_leaves_nothing(
+    tmp_path: Path, read: Callable[[Spool], Awaitable[object]]
+):
+    slow = SlowSpool(tmp_path / "spool")
+    reading = asyncio.ensure_future(read(slow))
+    await asyncio.to_thread(slow.reached.wait, 10)
+    reading.cancel()
+    await asyncio.sleep(0)
+    slow.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert list(slow.folder.iterdir()) == []
+    assert slow.used_bytes == 0
 
 
 async def test_a_file_that_is_kept(tmp_path: Path):

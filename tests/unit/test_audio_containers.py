@@ -124,6 +124,17 @@ def test_damage_is_told_and_what_follows_is_heard() -> None:
     assert "cut off" in warnings[0]
 
 
+def test_tracks_without_an_end_are_not_remembered() -> None:
+    endless = b"\x01\xff\xff\xff\xff\xff\xff\xff"
+    decoder = AudioDecoder(SNIFF)
+    decoder.feed(b"\x1a\x45\xdf\xa3\x80" + b"\x18\x53\x80\x67" + endless + b"\x16\x54\xae\x6b" + endless)
+    for _ in range(100):
+        decoder.feed(b"\xae" + endless + b"\x86\x10\x00\xea\x60" + b"X" * 60_000)
+    with pytest.raises(ASRError, match="Only Opus") as caught:
+        decoder.feed(b"\x1f\x43\xb6\x75" + endless)
+    assert len(caught.value.message) < 500
+
+
 @pytest.mark.parametrize(
     ("data", "code", "words"),
     [

@@ -190,6 +190,15 @@ def test_a_damaged_file_found_on_the_way_is_named_too(tmp_path: Path) -> None:
         list(source)
 
 
+def test_what_came_before_the_damage_is_given_out_to_its_last_sample(tmp_path: Path) -> None:
+    path = tmp_path / "two.wav"
+    path.write_bytes(wav(noise(100_000)) + wav(PCM, fmt(rate_hz=8000)))
+    heard: list[bytes] = []
+    with open_audio(path, chunk_ms=1000) as source, pytest.raises(ASRError, match="format"):
+        heard.extend(source)
+    assert b"".join(heard) == noise(100_000)
+
+
 def test_missing_folders_and_forbidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ASRError, match=r"no file .*none\.wav") as missing:
         open_audio(tmp_path / "none.wav")

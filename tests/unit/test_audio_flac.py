@@ -1,5 +1,7 @@
 """FLAC streams: the same samples as libav finds in the whole file, however it is cut."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -79,6 +81,16 @@ def test_damage_in_the_middle_becomes_silence_and_the_clock_goes_on() -> None:
     assert frame is not None
     assert (samples[2 * frame.samples :] == SAMPLES[2 * frame.samples :]).all()
     assert warnings == ["Damaged parts of the FLAC were replaced by silence."]
+
+
+def test_damage_of_any_length_is_passed_over_quickly() -> None:
+    head = FILE[: len(FILE) // 3]
+    for rubbish in (noise(300_000), b"\xff\xf8" * 150_000, FILE[42:500] * 600):
+        begun = time.process_time()
+        made, warnings = flac_run(head + rubbish)
+        assert time.process_time() - begun < 2.0
+        assert made
+        assert "Damaged parts of the FLAC were skipped." in warnings
 
 
 def test_a_long_hole_is_told_and_what_follows_is_heard() -> None:

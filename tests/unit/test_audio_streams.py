@@ -195,6 +195,25 @@ def test_an_mp4_that_is_cut_off_is_told_and_used() -> None:
     assert warnings == ["The MP4 data is cut off; what came before was used."]
 
 
+def test_fragments_whose_sound_never_comes_are_no_endless_index() -> None:
+    # Held as iterators within iterators they ended the process, not the stream.
+    data = made("mp4 aac live")
+    decoder = AudioDecoder(SNIFF)
+    decoder.feed(data[: data.index(b"moof") - 4])
+    head = _box(b"tfhd", bytes([0, 2, 0, 0x10]) + _u32(1) + _u32(10))
+    promise = _box(b"moof", _box(b"traf", head + _box(b"trun", bytes([0, 0, 0, 1]) + _u32(1) + _u32(1 << 30))))
+    with pytest.raises(ASRError, match="makes no sense"):
+        run(decoder, [promise * 1_000] * 100)
+
+
+def _box(name: bytes, body: bytes) -> bytes:
+    return _u32(8 + len(body)) + name + body
+
+
+def _u32(number: int) -> bytes:
+    return number.to_bytes(4, "big")
+
+
 # Several channels ---------------------------------------------------------------------------------
 
 

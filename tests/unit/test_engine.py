@@ -31,6 +31,8 @@ ALL = Features(**{field.name: True for field in fields(Features)})
         ("pt-BR", ("multi",), "pt-BR"),
         ("pt-BR", ("en-US", "auto"), "pt-BR"),
         ("en", ("multi", "en-US"), "en-US"),
+        ("en", ("multi",), "multi"),
+        ("auto", ("en-US", "multi"), "multi"),
     ],
 )
 def test_languages(wanted: str, available: tuple[str, ...], found: str | None) -> None:

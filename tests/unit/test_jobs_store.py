@@ -12,9 +12,10 @@ import sqlalchemy as sa
 from asr.errors import ASRError, Code
 from asr.options import Options
 from asr.transcript import Transcript
-from server.jobs.database import Database, postgres_url, sqlite_url
+from server.jobs.database import AWAY, Database, postgres_url, sqlite_url
 from server.jobs.lives import LEASE_MS, Lives
 from server.jobs.model import NewJob, Status, check_database_url
+from server.jobs.service import _is_full
 from server.jobs.store import Standing, Store
 from server.jobs.wing import spool_identity
 
@@ -103,6 +104,31 @@ def test_an_attempt_that_lost_its_job_writes_nothing(store: Store) -> None:
     found = store.get("a")
     assert found is not None
     assert (found.audio_ms, found.progress_percent) == (6, 60)
+
+
+def test_a_full_disk_is_told_from_a_database_that_is_away(database: Database, store: Store) -> None:
+    store.add(NEW, max_pending=9)
+    with database.engine.connect() as conn:
+        conn.exec_driver_sql("PRAGMA max_page_count=1")
+    with pytest.raises(AWAY) as caught:
+        store.add(replace(NEW, id="b", filename="x" * 1_000_000), max_pending=9)
+    assert _is_full(caught.value)
+    assert not _is_full(sa.exc.OperationalError("", {}, Exception("away")))
+
+
+def test_progress_never_goes_back(store: Store) -> None:
+    store.add(NEW, max_pending=9)
+    store.claim("a", "one")
+    store.beat([Standing("a", "one", 6, 10)])
+    store.claim("a", "two")
+    store.beat([Standing("a", "two", 1, 0)])
+    found = store.get("a")
+    assert found is not None
+    assert (found.audio_ms, found.audio_total_ms, found.progress_percent) == (6, 10, 60)
+    store.beat([Standing("a", "two", 7, 10)])
+    found = store.get("a")
+    assert found is not None
+    assert found.progress_percent == 70
 
 
 def test_a_part_that_is_saved_forgives_earlier_failures_and_goes_with_the_job(store: Store) -> None:

@@ -110,3 +110,10 @@ def test_secrets_are_bounded_by_number_and_by_what_they_hold() -> None:
         other.mint(big, FLAT)
     clock.now += 61
     other.mint(big, FLAT)
+
+
+@pytest.mark.parametrize("credential", ["\udcff", "k\udcc3\udca9"])
+def test_credential_of_odd_bytes_is_wrong_and_not_a_failure(credential: str) -> None:
+    with pytest.raises(ASRError) as caught:
+        register(Clock(), "k").admit(Handshake(Dialect.OPENAI, key=credential))
+    assert caught.value.code is Code.UNAUTHORIZED

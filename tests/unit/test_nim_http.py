@@ -91,3 +91,8 @@ def test_what_a_nim_says(answer: bytes, said: str) -> None:
 )
 def test_three_shapes_of_ready(status: int, content: object, *, ready: bool) -> None:
     assert is_ready(status, body(content)) is ready
+
+
+def test_an_answer_that_is_nested_without_end_is_none() -> None:
+    with pytest.raises(ASRError, match="without a text"):
+        read_answer(200, b"[" * 1_000_000)

@@ -395,3 +395,172 @@ def test_partials_of_nothing_are_no_deltas() -> None:
     nim = Nim()
     nim.hear(Partial(0, 1, "", 0, 100))
     assert nim.told_of(DELTA) == []
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("transcription_session.update", {"session": {"mine": nested(300)}}),
+        ("transcription_session.update", {"session": {"input_audio_format": nested(900)}}),
+        (
+            "transcription_session.update",
+            {"session": {"recognition_config": {"custom_configuration": {"k": nested(900)}}}},
+        ),
+        ("append", {"audio": "AAAA", "runtime_config": {"force_eou": nested(900)}}),
+    ],
+)
+def test_what_is_nested_too_deeply_is_refused_or_passed_over(kind: str, fields: Json) -> None:
+    nim = Nim()
+    commands = nim.say(kind, **fields)
+    assert not hangups(commands)
+    if kind != "append":
+        assert nim.told()[-1]["error"]["code"] == "bad_request"
+
+
+def test_type_that_is_no_text_is_refused() -> None:
+    nim = Nim()
+    nim.do(nim.core.received(json.dumps({"type": nested(900)}), nim.now))
+    assert nim.told()[-1]["error"]["param"] == "type"
+
+
+def test_event_id_that_is_no_id_is_not_repeated() -> None:
+    nim = Nim()
+    nim.say("nonsense", event_id="x" * 100_000)
+    assert len(json.dumps(nim.told()[-1])) < 1_000
+
+
+def test_clear_leaves_the_utterance_whose_end_was_forced_before() -> None:
+    nim = Nim({"recognition_config": {"enable_word_time_offsets": True}})
+    nim.append(bytes(3200), runtime_config={"force_eou": "true"})
+    nim.say("commit")
+    nim.append(bytes(3200))
+    commands = nim.say("clear")
+    assert [type(c) for c in commands[:2]] == [Finish, Begin]
+    nim.hear(final("kept", reason=FinalReason.FINALIZE))
+    nim.hear(Flushed(100))
+    nim.hear(final("cleared", 1))
+    nim.finish()
+    nim.begin(1)
+    nim.append(bytes(3200))
+    nim.hear(final("new", words=1), take=1)
+    assert [event["transcript"] for event in nim.told_of(COMPLETED)] == ["kept", "new"]
+    assert nim.told_of(COMPLETED)[-1]["words_info"]["words"][0]["start_time"] == 200
+
+
+def test_clear_of_an_engine_that_cannot_cut_leaves_the_forced_utterance() -> None:
+    nim = Nim(features=Features(end_utterance=False))
+    nim.append(bytes(3200), runtime_config={"force_eou": "true"})
+    nim.say("commit")
+    nim.append(bytes(3200))
+    assert [c.take for c in nim.say("clear") if isinstance(c, Drop)] == [1]
+    nim.hear(final("kept", reason=FinalReason.STOP))
+    nim.finish()
+    nim.begin(2)
+    nim.say("done")
+    nim.finish(2)
+    told = [(event["transcript"], event["is_last_result"]) for event in nim.told_of(COMPLETED)]
+    assert told == [("kept", False), ("", True)]
+
+
+def test_new_beginnings_that_the_recognizer_does_not_get_to_are_bounded() -> None:
+    nim = Nim()
+    for _ in range(1_000):
+        nim.append(bytes(64))
+        nim.say("clear")
+    assert sum(isinstance(c, Begin) for c in nim.commands) < 300
+    assert nim.told_of("cleared")[-1:] != nim.told()[-1:]
+    assert nim.told()[-1]["error"]["code"] == "rate_limited"
+    nim = Nim(update=False)
+    for _ in range(1_000):
+        nim.say("transcription_session.update", session={})
+        nim.core.ticked(nim.now)
+        if hangups(nim.commands):
+            break
+    assert sum(isinstance(c, Begin) for c in nim.commands) < 300
+
+
+def test_recognizer_that_never_ends_does_not_keep_a_client_for_ever() -> None:
+    nim = Nim()
+    nim.append(bytes(3200))
+    nim.say("done")
+    assert nim.tick(3_600) == []
+    assert hangups(nim.tick(60)) == [4504]
+    assert nim.core.wake_at is None
+
+
+def test_answer_to_response_create_is_bounded_and_what_is_left_out_was_told_before() -> None:
+    nim = Nim(update=False)
+    nim.append(bytes(3200))
+    nim.begin(0)
+    for number in range(30):
+        nim.hear(final(f"{number:02}" + "x" * 9_998, number))
+    nim.do(nim.core.received('{"type":"response.create"}', nim.now))
+    nim.hear(Flushed(100))
+    assert sum(bool(event.get("transcript")) for event in nim.told_of(COMPLETED)) == 30
+    said = nim.told_of("response.output_text.delta")[0]["delta"]
+    assert said.startswith("10")
+    assert said.count("x") == 20 * 9_998
+
+
+def test_client_that_set_its_session_up_is_answered_with_the_utterance_it_ended() -> None:
+    nim = Nim()
+    nim.append(bytes(3200))
+    nim.hear(final("one"))
+    nim.append(bytes(3200))
+    nim.do(nim.core.received('{"type":"response.create"}', nim.now))
+    nim.hear(final("two", 1))
+    nim.hear(Flushed(200))
+    assert nim.told_of("response.output_text.delta")[0]["delta"] == "two"
+
+
+def test_warnings_of_a_session_that_nobody_set_up_come_with_the_first_transcript() -> None:
+    nim = Nim(update=False)
+    nim.core = NimConversation(nim.setup, {"recognition_config": {"max_alternatives": 3}}, lambda prefix: prefix)
+    nim.commands.clear()
+    nim.do(nim.core.opened(nim.now))
+    nim.append(bytes(3200))
+    nim.begin(0)
+    nim.hear(final("one"))
+    nim.hear(final("two", 1))
+    first, second = nim.told_of(COMPLETED)
+    assert len(first["warnings"]) == 1
+    assert "warnings" not in second
+
+
+def test_default_session_that_cannot_be_is_told_once() -> None:
+    nim = Nim(update=False)
+    nim.core = NimConversation(nim.setup, {"input_audio_transcription": {"model": "no"}}, lambda prefix: prefix)
+    nim.commands.clear()
+    nim.do(nim.core.opened(nim.now))
+    for _ in range(200):
+        nim.append(bytes(3200))
+    assert [event["type"] for event in nim.told()] == ["conversation.created", "error"]
+    assert nim.told()[-1]["error"]["code"] == "not_found"
+
+
+def test_default_session_that_the_recognizer_refuses_leaves_room_for_an_update() -> None:
+    nim = Nim(update=False)
+    nim.append(bytes(3200))
+    nim.do(nim.core.received('{"type":"response.create"}', nim.now))
+    commands = nim.do(nim.core.failed(0, ASRError(Code.NOT_FOUND, "no such model"), nim.now))
+    assert [c.take for c in commands if isinstance(c, Drop)] == [1]
+    nim.append(bytes(3200))
+    nim.say("transcription_session.update", session={})
+    nim.begin(2)
+    nim.append(bytes(3200))
+    nim.hear(final("one"), take=2)
+    assert [event["type"].rpartition(".")[2] for event in nim.told()] == [
+        "created",
+        "error",
+        "updated",
+        "delta",
+        "completed",
+    ]
+    assert nim.told()[-1]["usage"]["seconds"] == 0.1

@@ -129,4 +129,8 @@ def test_events_of_a_stream() -> None:
 
 def test_audio_that_no_words_stand_for_is_said() -> None:
     talk = fold([FIRST, Gap(1_250, 2_000, GapCause.UPSTREAM_LOST)], warnings=["odd"])
-    assert notes_of(talk) == ("odd", "The audio from 1.25 s to 2 s could not be recognized.")
+    lost = "The audio from 1.25 s to 2 s could not be recognized."
+    assert notes_of(talk) == ("odd", lost)
+    for written in ("json", "verbose_json", "diarized_json"):
+        assert orjson.loads(made(written, transcript=talk))["warnings"] == [lost]
+        assert "warnings" not in orjson.loads(made(written))

@@ -465,7 +465,7 @@ def test_at_the_end_of_the_session_what_was_said_is_completed_first() -> None:
     bench.append(100)
     assert bench.core.wake_at == 3600.0
     bench.do(bench.core.ticked(3600.0))
-    assert bench.core.wake_at is None
+    assert bench.core.wake_at == 3660.0
     bench.append(100)
     bench.hear(final("all"))
     bench.do(bench.core.finished(0, 0.0))
@@ -633,3 +633,52 @@ def test_every_item_gets_one_last_word_in_order_whatever_happens(seed: int) -> N
     starts = [event["audio_start_ms"] for event in chance.said if "audio_start_ms" in event]
     assert starts == sorted(starts)
     assert len({event["event_id"] for event in chance.said}) == len(chance.said)
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "heard",
+    [
+        {"noise_reduction": {"type": nested(300)}},
+        {"turn_detection": {"type": "server_vad", "threshold": nested(300)}},
+        {"format": {"type": "audio/pcmu", "rate": nested(900)}},
+    ],
+)
+def test_session_that_is_nested_too_deeply_is_refused(heard: dict[str, Any]) -> None:
+    bench = Bench()
+    bench.send("session.update", session={"audio": {"input": heard}})
+    assert bench.only("error")["error"]["code"] == "invalid_value"
+
+
+def test_forced_end_that_is_no_word_is_passed_over() -> None:
+    bench = Bench()
+    bench.append(100, runtime_config={"force_eou": nested(900)})
+    assert not bench.taken(Cut, Hangup)
+
+
+def test_new_beginnings_that_the_recognizer_does_not_get_to_are_bounded() -> None:
+    core = Bench().core
+    begins, last = 0, ""
+    for _ in range(1_000):
+        for kind in ("append", "clear"):
+            for command in core.received(json.dumps({"type": f"input_audio_buffer.{kind}", "audio": "AAAA"}), 0.0):
+                begins += isinstance(command, Begin)
+                last = command.text if isinstance(command, Send) and "error" in command.text else last
+    assert begins <= MAX_OWED
+    assert "rate_limit_exceeded" in last
+
+
+def test_recognizer_that_never_ends_does_not_keep_a_client_for_ever() -> None:
+    bench = Bench()
+    bench.append(100)
+    bench.do(bench.core.ticked(3600.0))
+    assert bench.core.wake_at == 3660.0
+    bench.do(bench.core.ticked(3660.0))
+    assert bench.said[-1]["error"]["code"] == "timeout"
+    assert [command.code for command in bench.taken(Hangup) if isinstance(command, Hangup)] == [4504]

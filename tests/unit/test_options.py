@@ -19,6 +19,7 @@ from asr.wishes import Wishes, to_options
         (lambda: Phrase("riva", 1.1), "phrases"),
         (lambda: Phrase("riva", -0.1), "phrases"),
         (lambda: Diarization(0), "diarization.max_speakers"),
+        (lambda: Diarization(10**30), "diarization.max_speakers"),
         (lambda: Endpointing(silence_ms=0), "endpointing.silence_ms"),
         (lambda: Endpointing(eager_ms=60_001), "endpointing.eager_ms"),
         (lambda: Endpointing(start_threshold=1.5), "endpointing.start_threshold"),
@@ -51,8 +52,8 @@ def test_options_are_frozen() -> None:
 
 
 def test_every_option_can_be_wished_for() -> None:
-    # How many channels there are is what the audio says; what becomes of them, `stereo`.
-    assert set(Wishes.__annotations__) | {"partials", "channels"} == {field.name for field in fields(Options)}
+    # Channels are what the audio says; what becomes of them, `stereo`. A recording is one by the call that is made.
+    assert set(Wishes.__annotations__) | {"partials", "channels", "recording"} == {field.name for field in fields(Options)}
 
 
 def test_wishes_become_options() -> None:

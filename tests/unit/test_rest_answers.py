@@ -30,7 +30,8 @@ JOB = JobView(ID, Status.PENDING, "audio.mp3", NOW)
 
 
 def test_the_transcription() -> None:
-    assert answers.transcription(SAID, PLAIN, filename="audio.mp3", now=NOW) == {
+    whole = replace(SAID, gaps=())
+    assert answers.transcription(whole, PLAIN, filename="audio.mp3", now=NOW) == {
         "text": "Full transcription text here.",
         "segments": [
             {"start": 0.0, "end": 3.5, "text": "Full transcription"},
@@ -39,6 +40,13 @@ def test_the_transcription() -> None:
         "filename": "audio.mp3",
         "timestamp": "2026-02-04T19:30:00",
     }
+
+
+def test_a_text_with_lost_audio_does_not_look_complete() -> None:
+    lost = ["The audio from 5.001 s to 6 s could not be recognized."]
+    assert answers.transcription(SAID, PLAIN, filename="", now=NOW)["warnings"] == lost
+    done = replace(JOB, status=Status.COMPLETED, transcript=SAID)
+    assert answers.status(done)["result"]["warnings"] == lost
 
 
 def test_times_come_from_any_zone() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from typing import Any
 
 import pytest
@@ -16,8 +14,9 @@ from server.faces.sagemaker_request import (
     Way,
     choose,
     forced_way,
+    left_out,
     read_attributes,
-    read_json,
+    read_members,
     read_options,
 )
 
@@ -132,35 +131,12 @@ def test_a_field_that_cannot_be_understood_is_named(fields: dict[str, str], para
     assert told.value.param == param
 
 
-def test_json_with_base64() -> None:
-    audio = base64.b64encode(b"RIFF...").decode()
-    request = read_json(
-        json.dumps({"audio": audio, "speaker_diarization": True, "max_speakers": 4, "x": None}).encode()
-    )
-    assert request.audio == b"RIFF..."
-    assert [request.field(name) for name in ("speaker_diarization", "max_speakers", "x", "y")] == ["true", "4", "", ""]
+def test_members_of_json_as_a_forms_fields() -> None:
+    fields = read_members({"speaker_diarization": True, "max_speakers": 4, "language_code": " en-US\r\n", "x": [1]})
+    assert fields == {"speaker_diarization": "true", "max_speakers": "4", "language_code": "en-US", "x": ""}
 
 
-def test_base64_may_be_a_data_url_and_in_lines() -> None:
-    audio = base64.encodebytes(bytes(200)).decode()
-    assert read_json(json.dumps({"audio": f"data:audio/wav;base64,{audio}"}).encode()).audio == bytes(200)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"7",
-        b'{"audio": 7}',
-        b'{"file": "UklG"}',
-        b'{"audio": "*"}',
-        b'{"audio": "U"}',
-        b'{"audio": ""}',
-    ],
-)
-def test_json_that_cannot_be_used(body: bytes) -> None:
-    with pytest.raises(ASRError) as told:
-        read_json(body)
-    assert told.value.code in (Code.BAD_REQUEST, Code.BAD_AUDIO)
+def test_fields_that_mean_nothing_here_are_said() -> None:
+    (note,) = left_out(["language_code", "punctuate", "filename", "colour"])
+    assert "'punctuate', 'colour'" in note
+    assert left_out(["model", "max_speakers"]) == ()

@@ -70,3 +70,33 @@ def test_removing_twice_does_no_harm(tmp_path: Path):
     spool.remove(file.path)
     assert spool.used_bytes == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_gateways_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("server.spool.COUNT_AGAIN_S", 0.0)
+    one, other = Spool(tmp_path, 10), Spool(tmp_path, 10)
+    file = one.create()
+    file.write(b"1234567")
+    file.close()
+    late = other.create()
+    with pytest.raises(ASRError, match="as many uploads"):
+        late.write(b"1234")
+    one.remove(file.path)
+    late.write(b"1234")
+    late.discard()
+    assert one.used_bytes == other.used_bytes == 0
+
+
+def test_a_folder_that_cannot_be_used_is_logged_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "spool").write_bytes(b"")
+    with pytest.raises(ASRError, match="its log says why") as caught:
+        Spool(tmp_path / "spool", 10).create()
+    assert caught.value.code is Code.INTERNAL
+    told = capsys.readouterr()
+    assert "File exists" in told.out + told.err
+
+
+def test_a_file_that_vanishes_while_it_is_counted_does_no_harm(tmp_path: Path):
+    (tmp_path / "there.upload").write_bytes(b"12345")
+    (tmp_path / "gone.upload").symlink_to(tmp_path / "nowhere")
+    assert Spool(tmp_path, 10).used_bytes == 5

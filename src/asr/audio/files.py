@@ -242,6 +242,8 @@ def _chunks(pcm: Iterator[bytes], size: int, name: str) -> Generator[bytes]:
                 yield bytes(rest[at : at + size])
             del rest[:whole]
     except (ASRError, OSError) as error:
+        if rest:  # what was said before the damage, to its last word
+            yield bytes(rest)
         raise _named(error, name) from error
     if rest:
         yield bytes(rest)

@@ -119,6 +119,8 @@ class FlacDecoder:
         self._frames: FlacFrames | None = None
         self._head: FrameHeader | None = None
         self._searched = 0
+        self._fed = 0
+        self._again = 0
         self._max_frame_bytes = MAX_FRAME_BYTES
 
     @property
@@ -129,6 +131,7 @@ class FlacDecoder:
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes; return what they complete."""
         self._buffer += data
+        self._fed += len(data)
         if not self._last_block or self._skip:
             while self._metadata():
                 pass
@@ -200,8 +203,9 @@ class FlacDecoder:
         assert self._frames is not None, "the first block made it"
         while True:
             at = self._buffer.find(b"\xff", self._searched)
-            if (at if at >= 0 else len(self._buffer)) > self._max_frame_bytes:
-                self._lose()
+            seen = at if at >= 0 else len(self._buffer)
+            if seen > self._max_frame_bytes:
+                self._lose(seen)
                 continue
             if at < 0 or at + _MAX_FRAME_HEADER_BYTES > len(self._buffer):
                 self._searched = len(self._buffer) if at < 0 else at
@@ -223,11 +227,14 @@ class FlacDecoder:
             pcm = self._frames.decode(data, before.samples)
             return pcm + self._frames.silence(missing) if missing else pcm
 
-    def _lose(self) -> None:
-        # No frame is so long: begin anew with whatever frame comes next, without a place in time.
+    def _lose(self, seen: int) -> None:
+        # No frame is so long: begin anew with whatever frame comes next, without a place in time. What was seen holds
+        # none, unless its first header was wrong; to look through it once more has a bound, or damage would cost hours.
         self._warn("Damaged parts of the FLAC were skipped.")
+        once_more = self._head is not None and self._again <= self._fed
+        self._again += seen if once_more else 0
         self._head = None
-        del self._buffer[:_MAX_FRAME_HEADER_BYTES]
+        del self._buffer[: _MAX_FRAME_HEADER_BYTES if once_more else seen]
         self._searched = 0
 
 

@@ -5,11 +5,19 @@ A file whose index (`moov`) comes last cannot be heard before all of it is there
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from itertools import chain
 
 from asr.audio.formats import AudioFormat, Encoding, Stereo, Warn, bad_audio
-from asr.audio.mp4_boxes import Place, SoundTrack, damaged, packets_of_fragment, packets_of_tables, read_moov
+from asr.audio.mp4_boxes import (
+    MAX_PACKETS,
+    Place,
+    SoundTrack,
+    damaged,
+    packets_of_fragment,
+    packets_of_tables,
+    read_moov,
+)
 from asr.audio.packets import PacketDecoder
 from asr.errors import ASRError, Code
 
@@ -43,6 +51,9 @@ class Mp4Decoder:
         self._track: SoundTrack | None = None
         self._packets: PacketDecoder | None = None
         self._places: Iterator[Place] = iter(())
+        """Of the packets in the file's own index."""
+        self._later: deque[Place] = deque()
+        """Of those that fragments announced."""
         self._next: Place | None = None
 
     @property
@@ -124,10 +135,11 @@ class Mp4Decoder:
             output = self._packets.finish() if self._packets is not None else b""
             self._begin(read_moov(body))
         elif self._track is not None:
-            places = packets_of_fragment(body, self._at, self._track)
-            left = [] if self._next is None else [self._next]
-            self._places = iter(chain(left, self._places, places))
-            self._advance()
+            self._later += packets_of_fragment(body, self._at, self._track)
+            if len(self._later) > MAX_PACKETS:
+                raise damaged()
+            if self._next is None:
+                self._advance()
         return output
 
     def _begin(self, track: SoundTrack) -> None:
@@ -139,10 +151,14 @@ class Mp4Decoder:
         )
         self._packets.begin(track.skip, end=track.end, total=track.total)
         self._places = ((self._file_at + at, size) for at, size in packets_of_tables(track.tables))
+        self._later.clear()
         self._advance()
 
     def _advance(self) -> None:
         self._next = next((place for place in self._places if place[1]), None)
+        while self._next is None and self._later:
+            place = self._later.popleft()
+            self._next = place if place[1] else None
 
     def _data(self) -> bytes | None:
         # Inside `mdat`: on to the next packet, or to the end of the box.

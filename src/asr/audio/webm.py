@@ -20,6 +20,8 @@ MAX_ELEMENT_BYTES = 1 << 20
 """No element that is read may be larger; an Opus packet has 60 KiB at the most."""
 
 _LACING = 0x06
+_MAX_NAMED, _MAX_NAME_CHARS = 4, 32
+"""Of tracks that are no Opus, for the error."""
 
 
 class WebmDecoder:
@@ -122,8 +124,8 @@ class WebmDecoder:
         return b""
 
     def _end_track(self) -> None:
-        if self._codec:
-            self._codecs.append(self._codec)
+        if self._codec and len(self._codecs) < _MAX_NAMED:
+            self._codecs.append(self._codec[:_MAX_NAME_CHARS])
         if self._codec == "A_OPUS" and self._opus is None:
             self._opus = OpusPackets(self._private, stereo=self._stereo, warn=self._warn)
             self._track = self._number

@@ -177,7 +177,7 @@ class _Run:
         engine, tape = self._engine, self._tape
         engine.figures.streams += 1
         engine.budget.started()
-        self._began_at = engine.clock()
+        self._began_at = self._steady_at = engine.clock()
         source, feeder = _source(self._audio)
         try:
             while True:
@@ -347,6 +347,8 @@ class _Run:
 
     def _is_steady(self, now: float) -> bool:
         """Whether the audio comes as it is spoken, and nothing has to be made up for."""
+        if self._options.recording:
+            return False
         if now - self._steady_at >= STEADY_S:
             behind_ms = (now - self._began_at) * 1000 - self._tape.end_ms
             caught_up_ms = self._behind_ms - behind_ms

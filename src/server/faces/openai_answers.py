@@ -52,16 +52,14 @@ def body_of(transcript: Transcript, wanted: Wanted) -> Body:
             answer = diarized(transcript)
         case _:
             answer = {"text": transcript.text, "usage": usage(transcript.duration_ms)}
+    if lost := _lost(transcript):  # such a text must not look complete
+        answer["warnings"] = lost
     return Body(orjson.dumps(answer), "application/json")
 
 
 def notes_of(transcript: Transcript) -> tuple[str, ...]:
     """What a client should know of an answer beside its text: warnings, and audio that no words stand for."""
-    gaps = (
-        f"The audio from {_seconds(gap.start_ms):g} s to {_seconds(gap.end_ms):g} s could not be recognized."
-        for gap in transcript.gaps
-    )
-    return (*transcript.warnings, *gaps)
+    return (*transcript.warnings, *_lost(transcript))
 
 
 def usage(duration_ms: int) -> Json:
@@ -189,6 +187,13 @@ def error_event(error: ASRError) -> Json:
 def sse(event: Json) -> bytes:
     """One server-sent event."""
     return b"data: " + orjson.dumps(event) + b"\n\n"
+
+
+def _lost(transcript: Transcript) -> list[str]:
+    return [
+        f"The audio from {_seconds(gap.start_ms):g} s to {_seconds(gap.end_ms):g} s could not be recognized."
+        for gap in transcript.gaps
+    ]
 
 
 def _seconds(ms: int) -> float:

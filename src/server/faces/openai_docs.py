@@ -84,6 +84,7 @@ _JSON_ANSWER: Json = {
         "duration": {"type": "number", "description": "Seconds"},
         "segments": {"type": "array", "items": _SEGMENT},
         "words": {"type": "array", "items": _WORD},
+        "warnings": {"type": "array", "items": _STRING, "description": "Only where audio was lost: from when to when"},
     },
 }
 _EXAMPLE = {"text": "Well hello there.", "usage": {"type": "duration", "seconds": 1.7}}

@@ -76,13 +76,18 @@ class Body:
 
 
 def transcription(transcript: Transcript, shape: Shape, *, filename: str, now: datetime) -> Json:
-    """The answer of `/transcribe`, and the result of a job. `now`: when it was done."""
-    return {
+    """The answer of `/transcribe`, and the result of a job. `now`: when it was done.
+
+    `warnings` is ours, and there where audio was lost: such a text must not look complete.
+    """
+    answer: Json = {
         "text": transcript.text,
         "segments": list(_segments(transcript, words=shape.words)) if shape.timestamps else [],
         "filename": filename,
         "timestamp": moment(now),
     }
+    lost = _lost(transcript)
+    return answer | {"warnings": lost} if lost else answer
 
 
 def body_of(transcript: Transcript, shape: Shape, *, filename: str, now: datetime) -> Body:
@@ -100,12 +105,8 @@ def body_of(transcript: Transcript, shape: Shape, *, filename: str, now: datetim
 
 
 def notes_of(transcript: Transcript) -> tuple[str, ...]:
-    """What a client should know beside the text: warnings, and audio that no words stand for."""
-    gaps = (
-        f"The audio from {_seconds(gap.start_ms):g} s to {_seconds(gap.end_ms):g} s could not be recognized."
-        for gap in transcript.gaps
-    )
-    return (*transcript.warnings, *gaps)
+    """What a client should know of an answer beside its text: warnings, and audio that no words stand for."""
+    return (*transcript.warnings, *_lost(transcript))
 
 
 def accepted(job: JobView) -> Json:
@@ -188,6 +189,13 @@ def _word(word: Word) -> Json:
     if word.speaker is not None:
         plain["speaker"] = word.speaker
     return plain
+
+
+def _lost(transcript: Transcript) -> list[str]:
+    return [
+        f"The audio from {_seconds(gap.start_ms):g} s to {_seconds(gap.end_ms):g} s could not be recognized."
+        for gap in transcript.gaps
+    ]
 
 
 def _seconds(ms: int) -> float:

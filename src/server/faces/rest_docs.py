@@ -89,6 +89,7 @@ _TRANSCRIPTION: Json = {
         "segments": {"type": "array", "items": _SEGMENT},
         "filename": _STRING,
         "timestamp": _MOMENT,
+        "warnings": {"type": "array", "items": _STRING, "description": "Only where audio was lost: from when to when."},
     },
 }
 _TRANSCRIPTION_EXAMPLE: Json = {

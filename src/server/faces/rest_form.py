@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import orjson
+
 from asr.audio import Stereo
 from asr.errors import ASRError, Code, quoted
 from asr.options import Diarization, Endpointing, Options, Phrase
@@ -25,9 +27,11 @@ _KNOWN = frozenset(
     | {"profanity_filter", "diarization", "max_speakers", "phrases", "silence_ms", "stereo"}
 )
 _OF_JOBS = frozenset({"webhook_url", "labels", "idempotency_key"})
+_NOT_OF_JOBS = frozenset({"stereo"})
 _YES = frozenset({"true", "1", "yes", "on"})
 _NO = frozenset({"false", "0", "no", "off"})
 _MAX_BOOST = 1.0
+_MAX_VALUES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ def read_asked(values: Iterable[tuple[str, str]], *, job: bool = False, refuse: 
         endpointing=_endpointing(fields.last("silence_ms")),
         fail_on_unsupported=refuse,
     )
-    strangers = fields.strangers(_KNOWN | _OF_JOBS if job else _KNOWN)
+    strangers = fields.strangers((_KNOWN | _OF_JOBS) - _NOT_OF_JOBS if job else _KNOWN)
     return Asked(
         options=options,
         timestamps=bool(timestamps),
@@ -113,13 +117,22 @@ def read_format(asked: str) -> ResultFormat:
 
 
 def read_json_fields(content: dict[str, Any]) -> list[tuple[str, str]]:
-    """The fields of a JSON object as a form would have them; a list is a field that comes several times."""
+    """The fields of a JSON object as a form would have them; a list is a field that comes several times.
+
+    Raises:
+        ASRError: `bad_request` for values that are too many, or nested too deep.
+    """
     found: list[tuple[str, str]] = []
     for name, value in content.items():
         if name == "audio" or value is None:
             continue
         several = value if isinstance(value, list) else [value]
-        found += [(name, one if isinstance(one, str) else json.dumps(one)) for one in several]
+        if len(found) + len(several) > _MAX_VALUES:
+            raise _bad(name, f"The JSON has more than {_MAX_VALUES} values.")
+        try:
+            found += [(name, one if isinstance(one, str) else json.dumps(one)) for one in several]
+        except RecursionError as error:
+            raise _bad(name, f"{quoted(name)} is nested too deep.") from error
     return found
 
 
@@ -186,8 +199,8 @@ def _phrase(one: object) -> Phrase:
 
 def _parsed(value: str) -> object:
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
         return value
 
 

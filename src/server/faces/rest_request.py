@@ -4,15 +4,10 @@ errors, which are `{"detail": …}`.
 
 from __future__ import annotations
 
-import asyncio
-import base64
-import binascii
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from email.message import Message
-from typing import Any
 
-import orjson
 import structlog
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -25,14 +20,12 @@ from server.calls import note_headers
 from server.faces.rest_form import read_json_fields
 from server.refusals import refusal
 from server.spool import Spool
-from server.uploads import Upload, content_type_of, read_body, read_form, read_json_body, store
+from server.uploads import Upload, content_type_of, read_body, read_form, read_json
 
 log = structlog.get_logger("server.rest")
 
 MAX_JSON_BYTES = 96 * 1024 * 1024
-"""A recording in JSON is held in memory, four bytes for three."""
-MAX_DECODING = 2
-"""Requests in JSON that are in memory at a time."""
+_EXAMPLE = '{"audio": "UklGR…", "filename": "a.wav"}'
 _FORM = "multipart/form-data"
 _BODIES = frozenset({"application/octet-stream", "application/ogg", ""})
 
@@ -44,7 +37,6 @@ class Intake:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._decoding = asyncio.Semaphore(MAX_DECODING)
 
     @asynccontextmanager
     async def taken(self, request: Request, *, max_bytes: int) -> AsyncGenerator[tuple[Upload, Fields]]:
@@ -59,9 +51,13 @@ class Intake:
             async with await read_form(request, self._spool, max_bytes=max_bytes) as form:
                 yield form.file("file"), [*query, *form.values]
         elif kind == "application/json":
-            upload, fields = await self._from_json(request, max_bytes)
+            # Base64 is four bytes for three, and may come in lines.
+            most = min(MAX_JSON_BYTES, max_bytes * 3 // 2 + 65_536)
+            upload, members = await read_json(
+                request, self._spool, max_bytes=max_bytes, max_body_bytes=most, example=_EXAMPLE
+            )
             async with upload:
-                yield upload, [*query, *fields]
+                yield upload, [*query, *read_json_fields(members)]
         elif kind.startswith(("audio/", "video/")) or kind in _BODIES:
             name = request.query_params.get("filename", "") or _filename(request)
             async with await read_body(request, self._spool, max_bytes=max_bytes, filename=name) as upload:
@@ -73,45 +69,14 @@ class Intake:
             )
             raise ASRError(Code.BAD_REQUEST, text, param="content-type")
 
-    async def _from_json(self, request: Request, max_bytes: int) -> tuple[Upload, Fields]:
-        async with self._decoding:
-            body = await read_json_body(request, max_bytes=min(MAX_JSON_BYTES, max_bytes * 4 // 3 + 65_536))
-            data, fields = await asyncio.to_thread(read_json, body)
-            del body
-            if len(data) > max_bytes:
-                raise ASRError(Code.TOO_LARGE, f"The recording is larger than {max_bytes} bytes.", param="audio")
-            return await store(data, self._spool, filename=dict(fields).get("filename", "")), fields
-
-
-def read_json(body: bytes) -> tuple[bytes, Fields]:
-    """The recording in a JSON object, and its other fields.
-
-    Raises:
-        ASRError: `bad_request`, or `bad_audio` where `audio` is empty or not base64.
-    """
-    try:
-        content: Any = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ASRError(Code.BAD_REQUEST, f"The body is not JSON: {error.msg}.", param="body") from error
-    audio = content.get("audio") if isinstance(content, dict) else None
-    if not isinstance(audio, str):
-        text = 'The JSON needs the recording as base64 in "audio": {"audio": "UklGR…", "filename": "a.wav"}.'
-        raise ASRError(Code.BAD_REQUEST, text, param="audio")
-    if audio.startswith("data:"):
-        audio = audio.partition(",")[2]
-    try:
-        data = base64.b64decode("".join(audio.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ASRError(Code.BAD_AUDIO, f'"audio" is not base64: {error}.', param="audio") from error
-    if not data:
-        raise ASRError(Code.BAD_AUDIO, 'There is no recording: "audio" is empty.', param="audio")
-    return data, read_json_fields(content)
-
 
 def _filename(request: Request) -> str:
     header = Message()
     header["content-disposition"] = request.headers.get("content-disposition", "")
-    return str(header.get_filename(""))
+    try:
+        return str(header.get_filename(""))
+    except (TypeError, ValueError):  # its parts contradict each other
+        return ""
 
 
 class DetailRoute(APIRoute):

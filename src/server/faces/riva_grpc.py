@@ -258,7 +258,7 @@ class _Recognition:
         try:
             async with aclosing(source):
                 audio, channels = await counted(source, decoder) if self._splits(request.config) else (source, 1)
-                stream = self._engine.stream(audio, replace(agreement.options, channels=channels))
+                stream = self._engine.stream(audio, replace(agreement.options, channels=channels, recording=True))
                 async with aclosing(audio), aclosing(stream) as events:
                     async for event in events:
                         if isinstance(event, Final) and event.text:

@@ -33,18 +33,18 @@ from server.faces.sagemaker_request import (
     Way,
     choose,
     forced_way,
+    left_out,
     read_attributes,
-    read_json,
+    read_members,
     read_options,
 )
 from server.readiness import ReadinessWatch
 from server.refusals import refusal
-from server.uploads import Upload, content_type_of, read_body, read_form, store
+from server.uploads import Upload, content_type_of, read_body, read_form, read_json
 
 log = structlog.get_logger("server.sagemaker")
 
-MAX_DECODING = 4
-"""Requests in JSON that are in memory at a time."""
+_EXAMPLE = '{"audio": "UklGR…", "language_code": "en-US"}'
 AGREE_TIMEOUT_S = 2.0
 DEFAULT_LANGUAGE = "en-US"
 _BODY_TYPES = frozenset({"application/json", "application/octet-stream", ""})
@@ -108,7 +108,6 @@ class _Invocations:
         self._desk = desk
         self._nim = nim
         self._limits = limits
-        self._decoding = asyncio.Semaphore(MAX_DECODING)
 
     async def answer(self, request: Request, forced: Way) -> Response:
         """One invocation."""
@@ -117,43 +116,43 @@ class _Invocations:
         with self._desk.admitted(request, "sagemaker"):
             try:
                 async with asyncio.timeout(self._limits.timeout_ms / 1000), AsyncExitStack() as stack:
-                    upload, field = await self._take_in(request, attributes, stack)
-                    options = read_options(field, refuse_unsupported=self._desk.refuse_unsupported)
-                    return await while_connected(request, self._recognize(upload, options, way))
+                    upload, fields = await self._take_in(request, stack)
+                    options = read_options(
+                        lambda name: fields.get(name, "") or attributes.get(name, ""),
+                        refuse_unsupported=self._desk.refuse_unsupported,
+                    )
+                    return await while_connected(request, self._recognize(upload, options, way, left_out(fields)))
             except TimeoutError:
                 raise self._too_slow() from None
 
-    async def _take_in(
-        self, request: Request, attributes: dict[str, str], stack: AsyncExitStack
-    ) -> tuple[Upload, Callable[[str], str]]:
-        """The recording, and what gives the fields beside it; custom attributes fill in what is not there."""
+    async def _take_in(self, request: Request, stack: AsyncExitStack) -> tuple[Upload, dict[str, str]]:
+        """The recording, and the fields beside it."""
         kind = content_type_of(request)
         most = self._limits.max_bytes
         try:
             if kind == "multipart/form-data":
                 form = await stack.enter_async_context(await read_form(request, self._desk.spool, max_bytes=most))
                 name = "audio" if all(name != "file" for name, _ in form.files) and form.files else "file"
-                return form.file(name), lambda name: form.field(name) or attributes.get(name, "")
+                return form.file(name), {key: value.strip() for key, value in form.values}
             if not kind.startswith(("audio/", "video/")) and kind not in _BODY_TYPES:
                 text = (
                     f'The body is {kind}. Send multipart/form-data with a file, JSON with base64 in "audio", or the '
                     "recording itself as audio/wav or application/octet-stream."
                 )
                 raise ASRError(Code.BAD_REQUEST, text, param="content-type")
-            body = await stack.enter_async_context(await read_body(request, self._desk.spool, max_bytes=most))
+            if kind != "application/json":
+                body = await read_body(request, self._desk.spool, max_bytes=most)
+                return await stack.enter_async_context(body), {}
+            upload, members = await read_json(
+                request, self._desk.spool, max_bytes=most, max_body_bytes=most, example=_EXAMPLE
+            )
         except ASRError as error:
-            if error.code is Code.TOO_LARGE and error.param in ("file", "body"):
+            if error.code is Code.TOO_LARGE and error.param in ("file", "body", "audio"):
                 raise self._too_large() from error
             raise
-        if kind != "application/json":
-            return body, lambda name: attributes.get(name, "")
-        async with self._decoding:
-            asked = await asyncio.to_thread(lambda: read_json(body.path.read_bytes()))
-            upload = await store(asked.audio, self._desk.spool, filename=asked.field("filename"))
-        await stack.enter_async_context(upload)
-        return upload, lambda name: asked.field(name) or attributes.get(name, "")
+        return await stack.enter_async_context(upload), read_members(members)
 
-    async def _recognize(self, upload: Upload, options: Options, way: Way) -> Response:
+    async def _recognize(self, upload: Upload, options: Options, way: Way, notes: tuple[str, ...]) -> Response:
         chosen = choose(
             way,
             size_bytes=upload.size_bytes,
@@ -164,7 +163,8 @@ class _Invocations:
         )
         if chosen.way is Way.HTTP and self._nim is not None:
             try:
-                return await self._over_http(self._nim, upload, replace(options, diarization=None), chosen)
+                asked = replace(options, diarization=None)
+                return await self._over_http(self._nim, upload, asked, chosen, notes)
             except ASRError as error:
                 if not chosen.may_turn:
                     raise
@@ -172,15 +172,17 @@ class _Invocations:
                 chosen = replace(chosen, why_not=error.code.value)
         agreement = await self._desk.agree(options)
         transcript = await self._desk.transcribe(upload, agreement)
-        notes = [chosen.note] if chosen.note else []
-        body = sagemaker_answer.from_transcript(transcript, Way.GRPC, notes)
+        said = [*notes, chosen.note] if chosen.note else [*notes]
+        body = sagemaker_answer.from_transcript(transcript, Way.GRPC, said)
         attributes = sagemaker_answer.attributes(Way.GRPC, self._desk.engine.name, chosen.why_not)
-        return _answered(body, attributes, [*notes, *transcript.warnings])
+        return _answered(body, attributes, [*said, *transcript.warnings])
 
-    async def _over_http(self, nim: NimHttp, upload: Upload, options: Options, chosen: Chosen) -> Response:
+    async def _over_http(
+        self, nim: NimHttp, upload: Upload, options: Options, chosen: Chosen, left_out: tuple[str, ...]
+    ) -> Response:
         agreement = await self._agreed(options)
         language, model, name = options.language, options.model, options.model
-        notes = [chosen.note] if chosen.note else []
+        notes = [*left_out, chosen.note] if chosen.note else [*left_out]
         if agreement is not None:
             language = agreement.options.language
             # A name that was not asked for is better left to the NIM: its HTTP API knows fewer of them.
@@ -191,7 +193,7 @@ class _Invocations:
         # Where the recognizer may still be asked, it must have time left for it.
         patience_s = self._limits.timeout_ms / 2000 if chosen.may_turn else None
         try:
-            async with asyncio.timeout(patience_s):
+            async with self._desk.lasting(), asyncio.timeout(patience_s):
                 heard = await nim.transcribe(
                     upload.path,
                     filename=upload.filename or f"audio{_SUFFIXES.get(head, '')}",

@@ -8,15 +8,11 @@ passes on.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
-
-import orjson
 
 from asr.errors import ASRError, Code, quoted
 from asr.options import Diarization, Options
@@ -30,6 +26,7 @@ DEFAULT_MAX_SPEAKERS = 10
 _HTTP_HEADS = (b"RIFF", b"fLaC", b"OggS")
 _YES = frozenset({"true", "1", "yes", "on"})
 _NO = frozenset({"", "false", "0", "no", "off", "none", "null"})
+_KNOWN = frozenset({"file", "filename", "language_code", "language", "model", "speaker_diarization", "max_speakers"})
 _ITEM = re.compile(r"[;,\s]+")
 
 
@@ -148,42 +145,23 @@ def read_options(field: Callable[[str], str], *, refuse_unsupported: bool = Fals
     )
 
 
-@dataclass(frozen=True, slots=True)
-class JsonRequest:
-    """An invocation as JSON: the recording, and the fields beside it."""
+def left_out(names: Iterable[str]) -> tuple[str, ...]:
+    """The note on fields that mean nothing here, if there are any.
 
-    audio: bytes
-    fields: Mapping[str, str]
-
-    def field(self, name: str) -> str:
-        """A field's value, "" for none."""
-        return self.fields.get(name, "")
-
-
-def read_json(body: bytes) -> JsonRequest:
-    """A JSON invocation: base64 in `audio`.
-
-    Raises:
-        ASRError: `bad_request` or `bad_audio`.
+    >>> left_out(["language_code", "punctuate"]), left_out(["model"])
+    (("These fields mean nothing here and were left out: 'punctuate'.",), ())
     """
-    try:
-        content: Any = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise ASRError(Code.BAD_REQUEST, f"The body is not JSON: {error.msg}.", param="body") from error
-    audio = content.get("audio") if isinstance(content, dict) else None
-    if not isinstance(audio, str):
-        text = 'The JSON needs the recording as base64 in "audio": {"audio": "UklGR…", "language_code": "en-US"}.'
-        raise ASRError(Code.BAD_REQUEST, text, param="audio")
-    if audio.startswith("data:"):
-        audio = audio.partition(",")[2]
-    try:
-        data = base64.b64decode("".join(audio.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ASRError(Code.BAD_AUDIO, f'"audio" is not base64: {error}.', param="audio") from error
-    if not data:
-        raise ASRError(Code.BAD_AUDIO, 'There is no recording: "audio" is empty.', param="audio")
-    fields = {name: _text(value) for name, value in content.items() if name != "audio"}
-    return JsonRequest(data, fields)
+    strangers = ", ".join(quoted(name) for name in [name for name in names if name not in _KNOWN][:5])
+    return (f"These fields mean nothing here and were left out: {strangers}.",) if strangers else ()
+
+
+def read_members(content: Mapping[str, Any]) -> dict[str, str]:
+    """The members of a JSON invocation as a form's fields would be; what is no single value is left out.
+
+    >>> read_members({"speaker_diarization": True, "max_speakers": 4, "x": None})
+    {'speaker_diarization': 'true', 'max_speakers': '4', 'x': ''}
+    """
+    return {name: _text(value) for name, value in content.items()}
 
 
 def _text(value: object) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -27,7 +27,7 @@ MODELS_TIMEOUT_S = 1.0
 def router(
     desk: Desk,
     *,
-    ready: Callable[[], Awaitable[Readiness]],
+    watch: ReadinessWatch,
     now: Callable[[], datetime],
     version: str,
     has_jobs: bool = True,
@@ -36,14 +36,14 @@ def router(
 
     Args:
         desk: where recordings are recognized.
-        ready: whether the gateway can serve; it may take long to say.
+        watch: knows whether the gateway can serve.
         now: the wall clock, with a zone.
         version: of the gateway.
         has_jobs: whether the calls of jobs are there too.
     """
     routes = APIRouter(tags=["transcription"], route_class=DetailRoute)
     intake = Intake(desk.spool)
-    health = _Health(desk, ReadinessWatch(ready))
+    health = _Health(desk, watch)
 
     @routes.post(
         "/transcribe",

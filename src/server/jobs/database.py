@@ -6,9 +6,12 @@ An SQLite file by default; PostgreSQL where several gateways share their jobs.
 from __future__ import annotations
 
 import os
+import socket
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -16,6 +19,8 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 POOL_SIZE = 10
 POOL_TIMEOUT_S = 10
 CONNECT_TIMEOUT_S = 5
+_NETWORK = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+"""A network that swallows everything is noticed within half a minute, not within a quarter of an hour."""
 BUSY_TIMEOUT_MS = 15_000
 """How long SQLite waits for another writer."""
 _SCHEMA_LOCK = 6_141_727_350_219_044
@@ -84,6 +89,7 @@ class Database:
     def __init__(self, url: sa.URL) -> None:
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self._shut = threading.Event()
+        self._connections: WeakSet[Any] = WeakSet()
         if self.is_sqlite:
             _make_private(Path(url.database or ""))
             self.engine = sa.create_engine(
@@ -97,8 +103,9 @@ class Database:
                 max_overflow=0,
                 pool_timeout=POOL_TIMEOUT_S,
                 pool_pre_ping=True,
-                connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "riva-gateway"},
+                connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "application_name": "riva-gateway", **_NETWORK},
             )
+            sa.event.listen(self.engine, "connect", self._met)
         sa.event.listen(self.engine, "do_connect", self._refuse)
         sa.event.listen(self.engine, "checkout", self._refuse)
 
@@ -117,13 +124,20 @@ class Database:
             _metadata.create_all(conn)
 
     def shut(self) -> None:
-        """Refuse every further use."""
+        """Refuse every further use, and let nobody wait for an answer any more."""
         self._shut.set()
+        for connection in list(self._connections):
+            # Closing would wait for the thread that waits.
+            with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as link:
+                link.shutdown(socket.SHUT_RDWR)
 
     def dispose(self) -> None:
         """Close the connections."""
         self.shut()
         self.engine.dispose()
+
+    def _met(self, connection: DBAPIConnection, _: object) -> None:
+        self._connections.add(connection)
 
     def _refuse(self, *_: Any) -> None:
         # No error of a database: the workflow engine repeats those without an end.

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -65,9 +67,35 @@ async def deliver(delivery: Delivery, trust: ssl.SSLContext) -> str:
 async def _addresses(delivery: Delivery) -> list[str]:
     parts = urlsplit(checked_url(delivery.url))
     assert parts.hostname is not None
-    found = await asyncio.get_running_loop().getaddrinfo(parts.hostname, parts.port or 0, type=socket.SOCK_STREAM)
-    unique = dict.fromkeys(str(one[4][0]) for one in found)
+    unique = dict.fromkeys(await _looked_up(parts.hostname, parts.port or 0))
     return [one for one in unique if delivery.allow_private or is_public(one)][:MAX_ADDRESSES]
+
+
+async def _looked_up(host: str, port: int) -> list[str]:
+    # On a thread of its own that nobody waits for: a name server that never answers would keep one of the loop's few.
+    loop = asyncio.get_running_loop()
+    found: asyncio.Future[list[str]] = loop.create_future()
+
+    def tell(addresses: list[str] | OSError | UnicodeError) -> None:
+        if found.done():
+            return
+        if isinstance(addresses, list):
+            found.set_result(addresses)
+        else:
+            found.set_exception(addresses if isinstance(addresses, OSError) else socket.gaierror(str(addresses)))
+
+    def look() -> None:
+        try:
+            told: list[str] | OSError | UnicodeError = [
+                str(one[4][0]) for one in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            ]
+        except (OSError, UnicodeError) as error:
+            told = error
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(tell, told)
+
+    threading.Thread(target=look, name="webhook-lookup", daemon=True).start()
+    return await found
 
 
 async def _send(delivery: Delivery, addresses: list[str], trust: ssl.SSLContext) -> str:

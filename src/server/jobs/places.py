@@ -23,7 +23,8 @@ class PatientEngine:
     Args:
         engine: closed by its owner, not here.
         admission: where the places are.
-        patience_ms: how long a stream waits for a place before it fails with what it was refused for.
+        patience_ms: how long a stream waits for a recognizer that refuses, before it fails with that. For a place among
+            live streams it waits as long as these need them all.
     """
 
     def __init__(self, engine: Engine, admission: Admission, *, patience_ms: int) -> None:
@@ -78,6 +79,8 @@ class PatientEngine:
                     raise ASRError(Code.OVERLOADED, "Live streams need the places of this gateway.")
                 return self._admission.admit(PRINCIPAL)
             except ASRError as error:
+                if self._engine.refusal() is None:
+                    until = loop.time() + self._patience_s
                 if not error.retryable or loop.time() >= until:
                     raise
             await asyncio.sleep(RETRY_S)

@@ -45,6 +45,7 @@ from server.spool import Spool
 from server.uploads import Upload
 
 if TYPE_CHECKING:
+    from server.jobs.database import Database
     from server.jobs.wing import Wing
 
 log = structlog.get_logger("server.jobs")
@@ -52,6 +53,8 @@ log = structlog.get_logger("server.jobs")
 P = ParamSpec("P")
 T = TypeVar("T")
 
+ANSWER_TIMEOUT_S = 10.0
+"""A request waits so long for what the database says."""
 OPEN_TIMEOUT_S = 20.0
 """A request waits so long for the database to be opened."""
 REOPEN_S = 5.0
@@ -93,7 +96,9 @@ class Jobs:
         if settings.jobs_database_url is not None:
             check_database_url(settings.jobs_database_url.get_secret_value())
         self._threads = ThreadPoolExecutor(DATABASE_THREADS, thread_name_prefix="jobs")
+        self._database: Database | None = None
         self._open: Wing | None = None
+        self._drained: Wing | None = None
         self._opening: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._opened = asyncio.Event()
@@ -135,7 +140,7 @@ class Jobs:
         """Add a job. When this returns, the job is kept whatever happens.
 
         Args:
-            upload: taken over where a job is made of it; else it stays the caller's to close.
+            upload: taken over, once there is a database to ask; until then it stays the caller's to close.
             options: matched with the engine when the job is done.
             filename: for people.
             owner: who may see the job (`server.principal`).
@@ -177,7 +182,8 @@ class Jobs:
             idempotency=idempotency_key,
             fingerprint=fingerprint,
         )
-        # Not to be cut in half: once the row is there, the file is the job's.
+        # Not to be cut in half: once the row is there, the file is the job's, even if its caller has left.
+        upload.keep()
         return await asyncio.shield(self._add(there, job, upload))
 
     async def get(self, job_id: str, owner: str | None = None) -> JobView | None:
@@ -230,7 +236,10 @@ class Jobs:
         there = await self._there()
         cancelled = await self._ask(there.store.cancel, job_id, owner)
         there.work.cancel(job_id)
-        await self._ask(there.work.clean_up, job_id)
+        with suppress(ASRError):  # else the sweep deletes it
+            file = await self._ask(there.store.file_of, job_id)
+            if file is not None:
+                await self._ask(there.work.remove_file, *file)
         return cancelled
 
     async def delete(self, job_id: str, owner: str | None = None) -> None:
@@ -249,14 +258,17 @@ class Jobs:
     async def drain(self) -> None:
         """Stop the work; it goes on in the next life, or in another gateway. Looking at jobs is still possible."""
         self._ending.set()
-        if self._open is not None:
+        if self._open is not None and self._drained is not self._open:
+            self._drained = self._open
             await self._open.work.end(END_TIMEOUT_S)
 
     async def aclose(self) -> None:
         """Let go of everything."""
         await self.drain()
         if self._opening is not None:
-            await asyncio.wait([self._opening], timeout=END_TIMEOUT_S)
+            done, _ = await asyncio.wait([self._opening], timeout=END_TIMEOUT_S)
+            if not done and self._database is not None:
+                self._database.shut()  # its thread would keep the process
         for task in (self._opening, self._keeping):
             if task is not None:
                 task.cancel()
@@ -273,9 +285,13 @@ class Jobs:
                     loop.call_soon_threadsafe(over.set)
 
             threading.Thread(target=close, name="jobs-close", daemon=True).start()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(END_TIMEOUT_S):
-                    await over.wait()
+            for _ in range(2):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(END_TIMEOUT_S):
+                        await over.wait()
+                if over.is_set():
+                    break
+                there.database.shut()  # whoever waits for it in vain
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     @property
@@ -290,12 +306,18 @@ class Jobs:
         checked_url(url)
 
     async def _add(self, there: Wing, job: NewJob, upload: Upload) -> JobView:
-        view, new = await self._ask(there.store.add, job, max_pending=self._settings.jobs_max_pending)
-        if new:
-            upload.keep()
+        wanted = False
+        try:
+            view, wanted = await self._ask(there.store.add, job, max_pending=self._settings.jobs_max_pending)
+        except ASRError as error:
+            # A database that did not answer may have the row, or be about to; if not, the sweep finds the file.
+            wanted = error.code is Code.UNAVAILABLE
+            raise
+        finally:
+            if not wanted:
+                await asyncio.to_thread(self._spool.remove, upload.path)
+        if wanted:
             log.info("job added", job_id=view.id, bytes=upload.size_bytes)
-        else:
-            await upload.close()
         return view
 
     def _begin(self) -> None:
@@ -334,17 +356,24 @@ class Jobs:
     def _open_wing(self, loop: asyncio.AbstractEventLoop) -> Wing:
         from server.jobs.wing import open_wing
 
-        return open_wing(self._settings, self._engine, self._spool, self._rules, loop, self._threads)
+        def met(database: Database) -> None:
+            self._database = database
+
+        return open_wing(self._settings, self._engine, self._spool, self._rules, loop, self._threads, met)
 
     async def _ask(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: act(*args, **kwargs))
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: act(*args, **kwargs))
         except ASRError:
             raise
+        except TimeoutError as error:
+            log.warning("job database does not answer")
+            raise _away() from error
         except Exception as error:
             if self._ending.is_set() or (self._open is not None and isinstance(error, self._open.database_errors)):
                 log.warning("job database fails", error=type(error).__name__)
-                raise _away() from error
+                raise (_full() if _is_full(error) else _away()) from error
             raise
 
 
@@ -370,6 +399,16 @@ def _rules(settings: ServerSettings) -> WorkRules:
         webhook_timeout_ms=settings.jobs_webhook_timeout_ms,
         webhook_private=settings.jobs_webhook_private,
     )
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a database failed because there is no room for more."""
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "sqlite_errorname", "") == "SQLITE_FULL" or getattr(cause, "sqlstate", "") == "53100"
+
+
+def _full() -> ASRError:
+    return ASRError(Code.STORAGE_FULL, "The disk of the job database is full. Try again later.", retry_after_ms=30_000)
 
 
 def _away() -> ASRError:

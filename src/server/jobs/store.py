@@ -255,9 +255,10 @@ class Store:
         lost = set()
         with self._engine.begin() as conn:
             for one in standings:
-                moved = conn.execute(
-                    self._mine(one.job_id, one.runner).values(audio_ms=one.audio_ms, audio_total_ms=one.audio_total_ms)
-                )
+                # An attempt that begins anew does not take back what its caller was told.
+                most = sa.case((JOBS.c.audio_ms > one.audio_ms, JOBS.c.audio_ms), else_=one.audio_ms)
+                total = one.audio_total_ms or JOBS.c.audio_total_ms
+                moved = conn.execute(self._mine(one.job_id, one.runner).values(audio_ms=most, audio_total_ms=total))
                 if not moved.rowcount:
                     lost.add(one.runner)
         return lost

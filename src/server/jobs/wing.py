@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -77,6 +78,7 @@ def open_wing(
     rules: WorkRules,
     loop: asyncio.AbstractEventLoop,
     threads: Executor,
+    met: Callable[[Database], None],
 ) -> Wing:
     """Open the database and begin to work.
 
@@ -87,6 +89,7 @@ def open_wing(
         rules: how jobs are done.
         loop: where they are recognized.
         threads: where the keeper asks the database.
+        met: told of the database before it is asked anything: to shut it, should it never answer.
 
     Raises:
         ASRError: `bad_request` for a URL that is none, `unavailable` where this process does jobs already.
@@ -97,6 +100,7 @@ def open_wing(
     spool_id = spool_identity(spool.folder)
     gateway_id = f"gateway-{secrets.token_hex(8)}"
     database = Database(url)
+    met(database)
     durable = Durable(database, gateway_id=gateway_id, spool=spool_id, concurrency=settings.jobs_concurrency)
     store = Store(database, durable)
     lives = Lives(database, settings.state_dir / "lives", gateway_id, store.now_ms)

@@ -22,6 +22,7 @@ from server.faces.realtime.dialect import Dialect
 from server.faces.realtime.minting import REALM, Minting
 from server.faces.realtime.nim_session import OBJECT, merged, new_session, read_session
 from server.faces.realtime.openai_session import OpenAISession, updated
+from server.faces.realtime.reading import check_depth
 from server.refusals import refusal
 
 Json = dict[str, Any]
@@ -191,6 +192,7 @@ async def _body_of(request: Request) -> Json:
         raise ASRError(Code.BAD_REQUEST, "The body is not JSON.") from None
     if not isinstance(body, dict):
         raise ASRError(Code.BAD_REQUEST, "The body must be a JSON object.")
+    check_depth(body)
     return body
 
 

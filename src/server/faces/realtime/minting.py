@@ -152,4 +152,5 @@ class Minting:
             self._kept_bytes -= self._sizes.pop(value)
 
     def _is_key(self, shown: str) -> bool:
-        return bool(self._key) and hmac.compare_digest(shown.encode(), self._key.encode())
+        # A header may hold any bytes.
+        return bool(self._key) and hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), self._key.encode())

@@ -20,20 +20,16 @@ _TRANSCRIPTION = "conversation.item.input_audio_transcription"
 
 
 def read(message: str | bytes) -> Json:
-    """A client's event. Raises `bad_request` for what is no JSON object."""
+    """A client's event. Raises `bad_request` for what is no JSON object with a type."""
     try:
         event = orjson.loads(message)
     except orjson.JSONDecodeError:
         raise ASRError(Code.BAD_REQUEST, "The message is not JSON.") from None
     if not isinstance(event, dict):
         raise ASRError(Code.BAD_REQUEST, "The message is not a JSON object.")
+    if not isinstance(event.get("type"), str):
+        raise ASRError(Code.BAD_REQUEST, "The message has no type.", param="type")
     return event
-
-
-def forces_end(event: Json) -> bool:
-    """Whether an append asks for the end of the utterance behind its audio."""
-    config = event.get("runtime_config")
-    return isinstance(config, dict) and str(config.get("force_eou", "")).lower() == "true"
 
 
 def not_set_up() -> ASRError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ from asr.transcript import join
 from server.deltas import Deltas
 from server.faces.realtime import nim_events as events
 from server.faces.realtime.items import Items, NewId
+from server.faces.realtime.reading import response
 
 Json = dict[str, Any]
 
@@ -37,14 +39,21 @@ class Results:
     Attributes:
         items: their names.
         wants_words: whether the client wants to see words with times.
+        gathers: whether a `response.create` is answered with all that was said since the one before, however many
+            pauses were in it; else with the utterance that it ended.
     """
 
     def __init__(self, new_id: NewId) -> None:
         self.items = Items(new_id)
         self.wants_words = False
+        self.gathers = False
+        self._new_id = new_id
         self._language = ""
         self._deltas = Deltas()
         self._held = _Held()
+        self._last_text = ""
+        self._gathered: deque[str] = deque()
+        self._gathered_chars = 0
         self._speakers: dict[str, int] = {}
 
     @property
@@ -75,6 +84,8 @@ class Results:
         held = self._held
         held.texts.append(event.text)
         held.chars += len(event.text)
+        if self.gathers:
+            self._gather(event.text)
         if self.wants_words:
             held.words += events.words_of(event.words, base_ms, self._speakers)
         if event.reason in _GUESSED:
@@ -85,20 +96,36 @@ class Results:
         """What is held, as the `completed` of an item; the next item begins."""
         held, self._held = self._held, _Held()
         self._deltas = Deltas(self._language)
+        self._last_text = join(held.texts, self._language)
         return events.completed(
             self.items.close(),
-            join(held.texts, self._language),
+            self._last_text,
             held.words if self.wants_words else None,
             audio_ms,
             is_last=is_last,
             warnings=tuple(dict.fromkeys((*held.warnings, *warnings))),
         )
 
+    def answer(self) -> list[Json]:
+        """What a client is told that asked with `response.create`, behind the `completed` that it asked for."""
+        text = join(self._gathered, self._language) if self.gathers else self._last_text
+        self._gathered.clear()
+        self._gathered_chars = 0
+        return response(self._new_id("resp"), self.items.previous or self.items.current, text)
+
     def forget(self) -> None:
-        """What was guessed of the current item will not be completed: the next begins."""
+        """What was said and guessed of the current item will not be completed: the next begins."""
         if self._deltas.sent:
             self.items.close()
-            self._deltas = Deltas(self._language)
+        self._deltas, self._held = Deltas(self._language), _Held()
+        self._gathered.clear()
+        self._gathered_chars = 0
+
+    def _gather(self, text: str) -> None:
+        self._gathered.append(text)
+        self._gathered_chars += len(text)
+        while self._gathered_chars > MAX_HELD_CHARS:
+            self._gathered_chars -= len(self._gathered.popleft())
 
     def _delta(self, more: str) -> list[Json]:
         return [events.delta(self.items.current, more)] if more else []

@@ -8,7 +8,7 @@ again.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from asr.audio import AudioFormat, Encoding
@@ -143,7 +143,7 @@ def read_session(session: Mapping[str, Any]) -> Wishes:
     if config.whole("max_alternatives") > 1:
         warnings.append("One reading of each utterance is given: results of this dialect have no alternatives.")
     fmt = AudioFormat(Encoding.AUTO, None) if is_file else AudioFormat(Encoding.PCM_S16LE, rate_hz, channels)
-    return Wishes(options, fmt, is_file, words, tuple(warnings))
+    return Wishes(replace(options, recording=is_file), fmt, is_file, words, tuple(warnings))
 
 
 class _Section:

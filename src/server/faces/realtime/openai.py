@@ -30,19 +30,20 @@ from server.faces.realtime.openai_events import (
     COMMIT_EMPTY,
     BadEvent,
     Json,
-    forces_end,
     read,
-    ref_of,
     unknown,
 )
 from server.faces.realtime.openai_items import Item, Ledger, Take
 from server.faces.realtime.openai_session import OpenAISession, updated
+from server.faces.realtime.reading import RESPOND, check_depth, forces_end, ref_of
 from server.faces.realtime.setup import RealtimeSetup
 from server.refusals import GOING_AWAY, NORMAL
 
-MAX_OWED = 256  # answers that the recognizer owes
+MAX_OWED = 256  # answers that the recognizer owes, and takes that it has not begun
+MAX_WARNED = 256  # warnings that are remembered so as not to be told again
 MAX_UPDATE_CHARS = 256 * 1024
 MAX_BAD_MESSAGES = 100  # one after another
+END_GRACE_S = 60.0  # for the last results of a session that has lasted as long as it may
 
 UPDATES = ("session.update", "transcription_session.update")
 
@@ -77,6 +78,7 @@ class OpenAIRealtime:
         self._takes: dict[int, Take] = {}
         self._take: Take | None = None  # the one that takes audio
         self._next_take = 0
+        self._begun_takes = 0
         self._lost: ASRError | None = None  # why audio since the last commit was not heard
         self._deaf = False  # no take can begin until the client does something about that
         # the end
@@ -123,6 +125,7 @@ class OpenAIRealtime:
 
     def begun(self, take: int, agreement: Agreement, now: float) -> list[Command]:
         """The engine agreed; what it will not do is told, where that is news."""
+        self._begun_takes = max(self._begun_takes, take + 1)
         began = self._takes.get(take)
         if began is None:
             return []
@@ -153,6 +156,7 @@ class OpenAIRealtime:
         broken = self._takes.get(take)
         if broken is None:
             return []
+        self._begun_takes = max(self._begun_takes, take + 1)
         if self._ending or error.code not in _FIXABLE:
             return self.refused(error, now)
         commands: list[Command] = [self._send(events.error_event(error))]
@@ -179,8 +183,12 @@ class OpenAIRealtime:
 
     def ticked(self, now: float) -> list[Command]:
         """The first message never came, or the session has lasted long enough."""
-        if self._over or self._ending:
+        if self._over:
             return []
+        if self._ending:
+            if now < self._session_ends_at + END_GRACE_S:
+                return []
+            return self.refused(ASRError(Code.TIMEOUT, "The recognizer did not come to its end in time."), now)
         if self._deadline is not None and now >= self._deadline:
             text = f"No event came within {self._setup.start_timeout_ms / 1000:g} s."
             return self.refused(ASRError(Code.IDLE_TIMEOUT, text), now)
@@ -193,8 +201,10 @@ class OpenAIRealtime:
     @property
     def wake_at(self) -> float | None:
         """The deadline of the first message, then that of the session."""
-        if self._over or self._ending:
+        if self._over:
             return None
+        if self._ending:
+            return self._session_ends_at + END_GRACE_S
         return self._session_ends_at if self._deadline is None else min(self._deadline, self._session_ends_at)
 
     # What a client may ask ------------------------------------------------------------------------
@@ -211,8 +221,9 @@ class OpenAIRealtime:
                 flat = self._beta or kind != "session.update"
                 if "session" not in event:
                     raise BadEvent("The update has no session.", "missing_required_parameter", "session")
+                check_depth(event["session"])
                 return [self._told_session("updated", self._change(event["session"], flat=flat), flat=flat)]
-            case "response.create":
+            case kind if kind == RESPOND:
                 return self._respond()
             case other:
                 raise unknown(other)
@@ -224,7 +235,7 @@ class OpenAIRealtime:
             text = "The audio format cannot change while the buffer holds audio. Commit or clear it first."
             raise BadEvent(text, "input_audio_buffer_not_empty", "session.audio.input.format")
         options, notes = self._setup.settle(session.options())
-        self._warned.update(notes)
+        self._remember(notes)
         if reformatted:
             self._decoder = AudioDecoder(session.format)
         self._deaf = False
@@ -240,6 +251,9 @@ class OpenAIRealtime:
             raise ASRError(Code.TOO_LARGE, f"{text} Send smaller chunks.", param="audio")
         if forced:
             self._check_owed()
+        if self._take is None and self._next_take - self._begun_takes >= MAX_OWED:
+            text = "Too many new beginnings wait for the recognizer. Send them more slowly."
+            raise ASRError(Code.RATE_LIMITED, text)
         commands: list[Command] = []
         if audio:
             commands = [] if self._deaf else self._listen()
@@ -395,8 +409,13 @@ class OpenAIRealtime:
 
     def _news(self, warnings: Iterable[str]) -> list[str]:
         news = [warning for warning in warnings if warning not in self._warned]
-        self._warned.update(news)
+        self._remember(news)
         return news
+
+    def _remember(self, warnings: Iterable[str]) -> None:
+        self._warned.update(warnings)
+        if len(self._warned) > MAX_WARNED:
+            self._warned.clear()
 
     def _told_session(self, kind: str, warnings: Sequence[str] = (), *, flat: bool) -> Send:
         session = self._session.to_json(self._session_id, flat=flat)

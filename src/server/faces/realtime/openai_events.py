@@ -17,9 +17,6 @@ Json = dict[str, Any]
 
 COMMIT_EMPTY = "input_audio_buffer_commit_empty"
 
-MAX_REF_CHARS = 512
-"""OpenAI's own bound of an `event_id`."""
-
 _TRANSCRIPTION = "conversation.item.input_audio_transcription"
 _CONVERSATION = ("response.", "conversation.", "output_audio_buffer.")
 _TYPES = (
@@ -63,24 +60,12 @@ def read(message: str | bytes) -> Json:
     return event
 
 
-def ref_of(event: Json) -> str | None:
-    """The id that the client gave its event, to be repeated in an error about it; not where it is no id any more."""
-    ref = event.get("event_id")
-    return ref if isinstance(ref, str) and len(ref) <= MAX_REF_CHARS else None
-
-
 def unknown(kind: str) -> BadEvent:
     """The error for an event that is not known here."""
     if kind.startswith(_CONVERSATION):
         text = f"{quoted(kind)} belongs to conversations. Only transcription sessions are served here."
         return BadEvent(text, "unsupported_event", "type")
     return BadEvent(f"There is no event type {quoted(kind)}. Types: {_TYPES}.", "invalid_event", "type")
-
-
-def forces_end(event: Json) -> bool:
-    """Whether an append asks, as Riva's clients do, for the end of the utterance."""
-    wanted = event.get("runtime_config")
-    return isinstance(wanted, dict) and str(wanted.get("force_eou", "")).lower() == "true"
 
 
 def session_event(kind: str, session: Json, warnings: Sequence[str] = (), *, flat: bool) -> Json:
@@ -151,16 +136,6 @@ def completed(item_id: str, transcript: str, duration_ms: int, warnings: Sequenc
 def failed(item_id: str, error: ASRError) -> Json:
     """An item gets no transcript."""
     return {"type": f"{_TRANSCRIPTION}.failed", "item_id": item_id, "content_index": 0, "error": _error(error)}
-
-
-def response(response_id: str, item_id: str, transcript: str, *, status: str = "completed") -> list[Json]:
-    """The answer to a client that asks for its transcript with `response.create`, as older clients do."""
-    place = {"response_id": response_id, "item_id": item_id, "output_index": 0, "content_index": 0}
-    text = {"type": "output_text", "text": transcript}
-    output = {"id": item_id, "type": "message", "role": "assistant", "status": status, "content": [text]}
-    whole = {"id": response_id, "object": "realtime.response", "status": status, "output": [output]}
-    said = [{"type": "response.output_text.delta", **place, "delta": transcript}] if transcript else []
-    return [*said, {"type": "response.completed", "response": whole}]
 
 
 def _error(error: ASRError) -> Json:

@@ -17,6 +17,7 @@ from server.faces.realtime import openai_events as events
 from server.faces.realtime.items import NewId
 from server.faces.realtime.openai_events import Json
 from server.faces.realtime.openai_session import OpenAISession
+from server.faces.realtime.reading import response
 
 _GUESSED = (FinalReason.FAILOVER, FinalReason.TIMEOUT)
 
@@ -181,7 +182,7 @@ class Ledger:
             duration_ms = item.end_ms - item.start_ms
             told, status = [events.completed(item.id, text, duration_ms, warnings)], "completed"
         if item.asked:
-            told += events.response(self._new_id("resp"), item.id, text, status=status)
+            told += response(self._new_id("resp"), item.id, text, status=status)
         return told
 
     # Turns ----------------------------------------------------------------------------------------

@@ -208,7 +208,8 @@ class _Update:
         rate = wanted.pop("rate", None)
         if name != "audio/pcm":
             if rate not in (None, G711_RATE_HZ):
-                raise _bad(f"{name} has {G711_RATE_HZ} samples in a second, not {rate}.", self._at("format.rate"))
+                said = quoted(str(rate))
+                raise _bad(f"{name} has {G711_RATE_HZ} samples in a second, not {said}.", self._at("format.rate"))
             rate = G711_RATE_HZ
         elif rate is None:
             rate = PCM_RATE_HZ
