@@ -34,7 +34,7 @@ from server.faces.sagemaker import SageMakerLimits
 from server.faces.sagemaker_pcm import PlainConversation
 from server.faces.sagemaker_stream import Target
 from server.line import Line
-from server.models import resolve_model
+from server.models import House, resolve_model
 from server.outbox import KeptMemory, Outbox
 from server.readiness import ReadinessWatch
 from server.realtime_mount import RealtimeMount
@@ -109,6 +109,7 @@ class Conversations:
             resume_window_ms=settings.resume_window_ms,
         )
         self._drive_limits = DriveLimits(settings.max_ahead_ms, settings.idle_timeout_ms)
+        self._house = House(parse_aliases(settings.model_aliases), settings.on_unsupported == "refuse")
         self._admission: Admission | None = None
         self._sessions = Sessions(
             NativeSetup(f"riva-gateway {asr.__version__}", limits, settings.stereo),
@@ -272,6 +273,7 @@ class Conversations:
             observer=observer,
             peer=peer,
             opened_at=opened_at,
+            house=self._house,
         )
 
 

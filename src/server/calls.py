@@ -17,14 +17,14 @@ import structlog
 from fastapi import Request
 
 from asr.audio import AudioSource, Stereo, open_audio
-from asr.engine import BYTES_PER_MS, Agreement, AudioInput, Engine, agree
+from asr.engine import BYTES_PER_MS, Agreement, AudioInput, Engine
 from asr.errors import ASRError, Code
 from asr.events import Event
 from asr.options import Options
 from asr.pulling import pull
 from asr.transcript import Transcript, TranscriptBuilder
 from server.admission import DRAINING_RETRY_MS, Admission, Place
-from server.models import resolve_model
+from server.models import House
 from server.principal import principal_of
 from server.spool import Spool
 from server.uploads import Upload
@@ -80,7 +80,7 @@ class Desk:
         self.refuse_unsupported = refuse_unsupported
         self.stereo: Stereo = stereo
         self._admission = admission
-        self._aliases = dict(aliases or {})
+        self._house = House(dict(aliases or {}), refuse_unsupported)
         self._waits: set[asyncio.Timeout] = set()
         self._given_up = False
 
@@ -97,7 +97,7 @@ class Desk:
     @property
     def aliases(self) -> Mapping[str, str]:
         """The operator's own names for served models."""
-        return self._aliases
+        return self._house.aliases
 
     def admit(self, request: Request) -> Place:
         """Take a place for the length of a call; `release` it.
@@ -168,11 +168,7 @@ class Desk:
         Raises:
             ASRError: see `asr.engine.agree`.
         """
-        models = await self.engine.models()
-        model, note = resolve_model(options.model, models, self._aliases)
-        refuse = self.refuse_unsupported or options.fail_on_unsupported
-        agreement = agree(replace(options, model=model, fail_on_unsupported=refuse), models, self.engine.features)
-        return replace(agreement, warnings=(note, *agreement.warnings)) if note else agreement
+        return self._house.agree(options, await self.engine.models(), self.engine.features)
 
     async def transcribe(
         self,

@@ -16,13 +16,14 @@ from typing import Protocol
 
 import structlog
 
-from asr.engine import BYTES_PER_MS, Agreement, EndUtterance, Engine, agree
+from asr.engine import BYTES_PER_MS, Agreement, EndUtterance, Engine
 from asr.errors import Action, ASRError, Code
 from asr.events import Final
 from asr.options import Options
 from asr.pipe import Ahead, AudioPipe
 from server.conversation import Begin, Command, Conversation, Cut, Drop, Feed, Finish, Hangup, Seen, Send
 from server.line import Line
+from server.models import House
 from server.refusals import refusal
 from server.sockets import Incoming, Oversized, Socket
 
@@ -110,17 +111,19 @@ class Driver:
         peer: str,
         clock: Callable[[], float] | None = None,
         opened_at: float | None = None,
+        house: House | None = None,
     ) -> None:
         """Open the conversation; `run` must follow.
 
-        `peer`: the address of the client's first connection, for the log. `opened_at`: when the client connected,
-        on the driver's clock; by default now.
+        `house`: what is settled for every request. `peer`: the address of the client's first connection, for the log.
+        `opened_at`: when the client connected, on the driver's clock; by default now.
         """
         self._face = face
         self._line = line
         self._core = core
         self._engine = engine
         self._limits = limits
+        self._house = house or House()
         self._observer = observer
         self._peer = peer
         self._clock = clock if clock is not None else asyncio.get_running_loop().time
@@ -269,7 +272,7 @@ class Driver:
             self._tell(core.finished, number)
 
     async def _agree(self, options: Options) -> Agreement:
-        return agree(options, await self._engine.models(), self._engine.features)
+        return self._house.agree(options, await self._engine.models(), self._engine.features)
 
     async def _close_stream(self, aclose: Callable[[], Awaitable[None]]) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Which served model a client means that names one as another service does.
+"""What a request comes to here: which served model a client means, and what becomes of wishes that nobody can grant.
 
 Pure, and below the faces: the same names mean the same on each of them.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from asr.engine import Model
+from asr.engine import Agreement, Features, Model, agree
 from asr.errors import quoted
+from asr.options import Options
 
 _NVIDIA_CLOUD = (
     r"(?:ai-|cache-aware-)?(?:parakeet|nemotron|canary|conformer|citrinet|whisper)(?:-[\w.]+)*-asr(?:-[\w.]+)*"
@@ -48,3 +50,28 @@ def resolve_model(
     meant = meant or (models[0].name if len(models) == 1 else "")
     answers = f"{meant!r} answers" if meant else "the recognizer's own choice answers"
     return meant, f"The model {quoted(asked)} is not served here; {answers} in its place."
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What the operator has settled for every request.
+
+    Attributes:
+        aliases: names that clients may use → the served model that is meant, "" for the recognizer's choice.
+        refuse_unsupported: whether a wish that the recognizer cannot grant refuses the request; else it is left out,
+            with a warning.
+    """
+
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    refuse_unsupported: bool = False
+
+    def agree(self, options: Options, models: Sequence[Model], features: Features) -> Agreement:
+        """As `asr.engine.agree`, for names and by the policy of this house.
+
+        Raises:
+            ASRError: see `asr.engine.agree`.
+        """
+        model, note = resolve_model(options.model, models, self.aliases)
+        refuse = self.refuse_unsupported or options.fail_on_unsupported
+        agreement = agree(replace(options, model=model, fail_on_unsupported=refuse), models, features)
+        return replace(agreement, warnings=(note, *agreement.warnings)) if note else agreement

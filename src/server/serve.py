@@ -106,8 +106,9 @@ async def serve(
     jobs = Jobs(settings, engine, admission, desk.spool) if settings.jobs else None
     watch = ReadinessWatch(readiness(desk))
     routers = http_routers(settings, desk, watch, conversations.minting, jobs)
-    app = build_http(engine, admission, routers, version=asr.__version__, page=page_folder())
-    listener = Listener(app, conversations.door(admission), tls=tls)
+    door = conversations.door(admission)
+    app = build_http(engine, admission, routers, sockets=door.routes, version=asr.__version__, page=page_folder())
+    listener = Listener(app, door, tls=tls)
     grpc_side: _GrpcSide | None = None
     warm_up: asyncio.Task[object] | None = None
     try:

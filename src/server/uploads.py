@@ -94,6 +94,9 @@ class Form:
             ASRError: `bad_request` where there is none, or it is empty.
         """
         found = next((upload for key, upload in self.files if key == name), None)
+        if sum(key == name for key, _ in self.files) > 1:
+            text = f"The form has several files {name!r}. Send one recording with each request."
+            raise ASRError(Code.BAD_REQUEST, text, param=name)
         if found is None:
             there = ", ".join(sorted({key for key, _ in self.files})) or "none"
             what = f"The form has no file {name!r} (files: {there}). Send the audio as multipart field {name!r}."

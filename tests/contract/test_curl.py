@@ -83,7 +83,7 @@ async def test_every_example_works_as_it_stands(folder: Folder, conformance: Con
     check(await folder.bash(example('/transcribe"', "multipart", "-F")))
     check(await folder.bash(example("audio/mpeg")))
     check(await folder.bash(example("base64")))
-    printed = await folder.python(example("/transcribe'", "response.json()", kind="python"))
+    printed = await folder.python(example('/transcribe"', "response.json()", kind="python"))
     check(json.dumps(ast.literal_eval(printed)))
     health = json.loads(await folder.bash(example("/health")))
     assert list(health)[:3] == ["status", "model_loaded", "model_name"]

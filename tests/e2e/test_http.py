@@ -6,6 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 import requests
 
 from asr import wire
@@ -81,3 +82,21 @@ async def test_what_is_not_there_is_a_404(tmp_path: Path) -> None:
         assert (await get(addresses.url, "/nothing")).status_code == 404
         assert (await get(addresses.url, "/../pyproject.toml")).status_code == 404
         assert (await get(addresses.url, "/%2e%2e/pyproject.toml")).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/v1/stream", "/v1/realtime", "/ws"])
+async def test_a_plain_request_to_a_websocket_is_told_so(tmp_path: Path, path: str) -> None:
+    async with running(WordEngine(), tmp_path) as addresses:
+        answer = await asyncio.to_thread(requests.get, addresses.url + path, timeout=10)
+    assert answer.status_code == 426
+    assert answer.headers["Upgrade"] == "websocket"
+    assert "This path is a WebSocket" in answer.text
+
+
+async def test_an_unknown_path_says_where_the_list_is(tmp_path: Path) -> None:
+    async with running(WordEngine(), tmp_path) as addresses:
+        answer = await asyncio.to_thread(requests.get, addresses.url + "/nowhere", timeout=10)
+    assert (answer.status_code, answer.json()) == (
+        404,
+        {"detail": "There is no such path. GET /docs lists those there are."},
+    )

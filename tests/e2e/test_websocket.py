@@ -218,3 +218,16 @@ async def test_an_upgrade_on_the_heels_of_a_request_is_refused(tmp_path: Path) -
         assert b"101" not in answer
         assert b"400" in answer
         writer.close()
+
+
+async def test_an_alias_and_the_policy_of_the_operator_hold_in_the_native_protocol(tmp_path: Path) -> None:
+    settled = {"model_aliases": "mine=words-de", "on_unsupported": "refuse"}
+    async with running(WordEngine(), tmp_path, **settled) as addresses:
+        async with session(addresses, "/v1/stream") as talk:
+            await talk.say('{"type": "start", "model": "mine", "language": "de"}')
+            ready = await talk.message()
+            assert ready["model"] == "words-de"
+            assert "'words-de' answers in its place" in ready["warnings"][0]
+        async with session(addresses, "/v1/stream") as talk:
+            await talk.say('{"type": "start", "diarization": {}}')
+            assert (await talk.message())["code"] == "unsupported"

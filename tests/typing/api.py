@@ -81,7 +81,7 @@ async def streams(client: RivaASRClient) -> None:
     )
     await stream.aclose()
     client.stream_transcribe(microphone(), langauge="en")  # type: ignore[call-arg]
-    client.stream_transcribe(microphone(), encoding="mp3")  # type: ignore[arg-type]
+    client.stream_transcribe(microphone(), encoding="mp9")  # type: ignore[arg-type]
     client.stream_transcribe([b""])  # type: ignore[arg-type]
 
 

@@ -127,4 +127,5 @@ def test_the_check_in_the_documents_agrees() -> None:
     assert is_ours("secret", b"{}", sign("secret", b"{}", now))
     assert not is_ours("secret", b"{}", sign("secret", b"{}", now - 301))
     assert not is_ours("secret", b"{}", sign("other", b"{}", now))
-    assert not is_ours("secret", b"{}", "")
+    for odd in ("", "t=²,v1=00", f"t={'9' * 5_000},v1=00", f"t={now},v1=é"):
+        assert not is_ours("secret", b"{}", odd)

@@ -2,8 +2,10 @@
 
 import pytest
 
-from asr.engine import Model
-from server.models import resolve_model
+from asr.engine import Features, Model
+from asr.errors import ASRError, Code
+from asr.options import Options
+from server.models import House, resolve_model
 
 PARAKEET = Model("parakeet-1.1b-rnnt", ("en-US",))
 CANARY = Model("canary-1b", ("multi",))
@@ -56,3 +58,14 @@ def test_published_names_are_understood(name: str):
 
 def test_any_other_name_is_left_to_be_refused():
     assert resolve_model("gpt-4o", [PARAKEET], {}) == ("gpt-4o", "")
+
+
+def test_a_house_settles_names_and_policy():
+    house = House({"mine": "canary-1b"}, refuse_unsupported=True)
+    agreed = house.agree(Options(model="mine", language="de"), [PARAKEET, CANARY], Features())
+    assert agreed.model is CANARY
+    assert agreed.warnings == ("The model 'mine' is not served here; 'canary-1b' answers in its place.",)
+    with pytest.raises(ASRError) as caught:
+        house.agree(Options(profanity_filter=True), [PARAKEET], Features())
+    assert caught.value.code is Code.UNSUPPORTED
+    assert House().agree(Options(profanity_filter=True), [PARAKEET], Features()).warnings

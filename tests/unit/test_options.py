@@ -53,7 +53,9 @@ def test_options_are_frozen() -> None:
 
 def test_every_option_can_be_wished_for() -> None:
     # Channels are what the audio says; what becomes of them, `stereo`. A recording is one by the call that is made.
-    assert set(Wishes.__annotations__) | {"partials", "channels", "recording"} == {field.name for field in fields(Options)}
+    assert set(Wishes.__annotations__) | {"partials", "channels", "recording"} == {
+        field.name for field in fields(Options)
+    }
 
 
 def test_wishes_become_options() -> None:

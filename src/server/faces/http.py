@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,13 @@ mean the same in each. Live audio goes over WebSockets, which this document cann
 
 
 def build_http(
-    engine: Engine, admission: Admission, routers: Sequence[APIRouter] = (), *, version: str, page: Path
+    engine: Engine,
+    admission: Admission,
+    routers: Sequence[APIRouter] = (),
+    *,
+    sockets: Container[str] = (),
+    version: str,
+    page: Path,
 ) -> FastAPI:
     """The HTTP application in front of an engine.
 
@@ -60,12 +66,13 @@ def build_http(
         engine: who recognizes.
         admission: knows how many streams there are.
         routers: those of the other faces.
+        sockets: paths that are WebSockets.
         version: of the gateway.
         page: the folder of the browser page.
     """
     app = FastAPI(title="riva-gateway", version=version, docs_url=None, redoc_url=None)
     app.add_middleware(SecurityHeaders)
-    _add_errors(app)
+    _add_errors(app, sockets)
 
     async def readiness() -> Readiness:
         if admission.draining:
@@ -128,7 +135,7 @@ class _Document:
         return app.openapi_schema
 
 
-def _add_errors(app: FastAPI) -> None:
+def _add_errors(app: FastAPI, sockets: Container[str]) -> None:
     """What goes wrong, in the shape that the path's clients read: OpenAI's under `/v1`, else one sentence."""
 
     @app.exception_handler(ASRError)
@@ -149,9 +156,12 @@ def _add_errors(app: FastAPI) -> None:
         if methods and request.method not in methods:
             status, headers["Allow"] = 405, ", ".join(methods)
             detail = f"This path does not take {request.method}. It takes {headers['Allow']}."
-        if not request.url.path.startswith("/v1/"):
-            return JSONResponse({"detail": detail}, status, headers)
+        elif status == 404 and request.url.path in sockets:
+            status, headers["Upgrade"] = 426, "websocket"
+            detail = "This path is a WebSocket: open it with a WebSocket client, as ws:// or wss://."
         text = "There is no such path. GET /docs lists those there are." if status == 404 else detail
+        if not request.url.path.startswith("/v1/"):
+            return JSONResponse({"detail": text}, status, headers)
         code = Code.NOT_FOUND if status == 404 else Code.BAD_REQUEST
         return JSONResponse(openai_error(ASRError(code, text)), status, headers)
 

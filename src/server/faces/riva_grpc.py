@@ -17,7 +17,7 @@ import grpc.aio
 from grpc_reflection.v1alpha import reflection
 
 from asr.audio import AudioDecoder, Stereo
-from asr.engine import Agreement, AudioInput, EndUtterance, Engine, agree
+from asr.engine import Agreement, AudioInput, EndUtterance, Engine
 from asr.errors import ASRError, Code, quoted
 from asr.events import Final, Gap, Progress
 from asr.options import Options
@@ -28,7 +28,7 @@ from server.faces.riva_answers import Notes, logged, missing, refuse
 from server.faces.riva_audio import Ended, counted, decoded, rest_of
 from server.faces.riva_door import Door, RivaFaceLimits
 from server.faces.riva_health import Health
-from server.models import resolve_model
+from server.models import House, resolve_model
 
 __all__ = ["RivaFace", "RivaFaceLimits", "add_riva_face"]
 
@@ -103,8 +103,7 @@ class _Recognition:
     ) -> None:
         self._engine = engine
         self._stereo: Stereo = stereo
-        self._aliases = aliases
-        self._refuse_unsupported = refuse_unsupported
+        self._house = House(aliases, refuse_unsupported)
         self._limits = limits
         self._door = door
 
@@ -134,7 +133,7 @@ class _Recognition:
         try:
             self._door.check()
             models = await self._engine.models()
-            asked, _ = resolve_model(request.model_name.strip(), models, self._aliases)
+            asked, _ = resolve_model(request.model_name.strip(), models, self._house.aliases)
             if asked:
                 named = [model for model in models if model.name == asked]
                 if not named:
@@ -281,11 +280,8 @@ class _Recognition:
 
     async def _agree(self, options: Options, notes: Notes) -> Agreement:
         models = await self._engine.models()
-        model, note = resolve_model(options.model, models, self._aliases)
-        refuse = self._refuse_unsupported or options.fail_on_unsupported
-        options = replace(options, model=model, fail_on_unsupported=refuse)
-        agreement = agree(options, models, self._engine.features)
-        notes.add(*filter(None, (note,)), *agreement.warnings)
+        agreement = self._house.agree(options, models, self._engine.features)
+        notes.add(*agreement.warnings)
         return agreement
 
     async def _send(self, context: Message, response: Message) -> None:

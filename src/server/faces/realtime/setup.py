@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from asr.audio import Stereo
-from asr.engine import Features, Model, agree
+from asr.engine import Features, Model
 from asr.options import Options
-from server.models import resolve_model
+from server.models import House, resolve_model
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,9 @@ class RealtimeSetup:
         Raises:
             ASRError: `not_found`, `unsupported`: see `asr.engine.agree`.
         """
-        model, note = resolve_model(options.model, self.models, self.aliases)
-        notes = (note,) if note else ()
-        refuse = self.refuse_unsupported or options.fail_on_unsupported
-        options = replace(options, model=model, fail_on_unsupported=refuse)
         if not self.models:
-            return options, notes
-        agreement = agree(options, self.models, self.features)
-        return agreement.options, (*notes, *agreement.warnings)
+            model, note = resolve_model(options.model, (), self.aliases)
+            refuse = self.refuse_unsupported or options.fail_on_unsupported
+            return replace(options, model=model, fail_on_unsupported=refuse), (note,) if note else ()
+        agreement = House(self.aliases, self.refuse_unsupported).agree(options, self.models, self.features)
+        return agreement.options, agreement.warnings
