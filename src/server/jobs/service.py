@@ -306,12 +306,15 @@ class Jobs:
         checked_url(url)
 
     async def _add(self, there: Wing, job: NewJob, upload: Upload) -> JobView:
-        wanted = False
+        wanted = True  # also where this is cancelled: its thread goes on
         try:
             view, wanted = await self._ask(there.store.add, job, max_pending=self._settings.jobs_max_pending)
         except ASRError as error:
             # A database that did not answer may have the row, or be about to; if not, the sweep finds the file.
             wanted = error.code is Code.UNAVAILABLE
+            raise
+        except Exception:
+            wanted = False
             raise
         finally:
             if not wanted:
