@@ -24,12 +24,12 @@ from asr.events import Event
 from asr.options import Options
 from asr.settings import load_settings
 from server.admission import Admission
+from server.forms import Upload
 from server.jobs.model import JobView, Status
 from server.jobs.service import Jobs, _rules
 from server.logs import configure_logs
 from server.settings import ServerSettings
 from server.spool import Spool
-from server.uploads import Upload
 from word_engine import WordEngine
 
 

@@ -24,10 +24,10 @@ from asr.options import Options
 from asr.pulling import pull
 from asr.transcript import Transcript, TranscriptBuilder
 from server.admission import DRAINING_RETRY_MS, Admission, Place
+from server.forms import Upload
 from server.models import House
 from server.principal import principal_of
 from server.spool import Spool
-from server.uploads import Upload
 
 log = structlog.get_logger("server.stream")
 

@@ -16,8 +16,8 @@ from asr.events import Event
 from asr.options import Diarization, Options
 from server.admission import Admission
 from server.calls import CallLimits, Desk, note_headers, while_connected
+from server.forms import Upload
 from server.spool import Spool
-from server.uploads import Upload
 from word_engine import WordEngine
 
 

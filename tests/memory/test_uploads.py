@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr.errors import ASRError, Code
+from server.forms import plain_name
 from server.spool import Spool, SpoolFile
-from server.uploads import plain_name, read_body, read_form, read_json
+from server.uploads import read_body, read_form, read_json
 
 AUDIO = bytes(range(256)) * 40
 FORM = (

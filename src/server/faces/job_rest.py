@@ -21,9 +21,9 @@ from server.faces import rest_docs as docs
 from server.faces.rest_answers import Shape, accepted, body_of, cancelled, listed, notes_of, over_at, shape_of, status
 from server.faces.rest_form import Asked, read_asked, read_format
 from server.faces.rest_request import DetailRoute, Intake, refused, with_notes
+from server.forms import Upload
 from server.jobs.model import MAX_KEY_CHARS, JobView, Status
 from server.models import resolve_model
-from server.uploads import Upload
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 200

@@ -18,9 +18,10 @@ from starlette.requests import ClientDisconnect
 from asr.errors import ASRError, Code, quoted
 from server.calls import note_headers
 from server.faces.rest_form import read_json_fields
+from server.forms import Upload
 from server.refusals import refusal
 from server.spool import Spool
-from server.uploads import Upload, content_type_of, read_body, read_form, read_json
+from server.uploads import content_type_of, read_body, read_form, read_json
 
 log = structlog.get_logger("server.rest")
 

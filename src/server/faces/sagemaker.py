@@ -38,9 +38,10 @@ from server.faces.sagemaker_request import (
     read_members,
     read_options,
 )
+from server.forms import Upload
 from server.readiness import ReadinessWatch
 from server.refusals import refusal
-from server.uploads import Upload, content_type_of, read_body, read_form, read_json
+from server.uploads import content_type_of, read_body, read_form, read_json
 
 log = structlog.get_logger("server.sagemaker")
 

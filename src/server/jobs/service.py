@@ -25,6 +25,7 @@ from asr.engine import Engine
 from asr.errors import ASRError, Code
 from asr.options import Options
 from server.admission import Admission
+from server.forms import Upload
 from server.jobs.model import (
     MAX_KEY_CHARS,
     MAX_PAGE,
@@ -42,7 +43,6 @@ from server.jobs.places import PatientEngine
 from server.jobs.webhook import checked_url
 from server.settings import ServerSettings
 from server.spool import Spool
-from server.uploads import Upload
 
 if TYPE_CHECKING:
     from server.jobs.database import Database
