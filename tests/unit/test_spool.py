@@ -4,6 +4,7 @@ import errno
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from asr.errors import ASRError, Code
 from server.spool import Spool
@@ -87,13 +88,12 @@ def test_two_gateways_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert one.used_bytes == other.used_bytes == 0
 
 
-def test_a_folder_that_cannot_be_used_is_logged_with_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_folder_that_cannot_be_used_is_logged_with_its_reason(tmp_path: Path):
     (tmp_path / "spool").write_bytes(b"")
-    with pytest.raises(ASRError, match="its log says why") as caught:
+    with capture_logs() as told, pytest.raises(ASRError, match="its log says why") as caught:
         Spool(tmp_path / "spool", 10).create()
     assert caught.value.code is Code.INTERNAL
-    told = capsys.readouterr()
-    assert "File exists" in told.out + told.err
+    assert "File exists" in str(told)
 
 
 def test_a_file_that_vanishes_while_it_is_counted_does_no_harm(tmp_path: Path):
