@@ -192,14 +192,14 @@ class Conversations:
     def _open_native(
         self, session_id: str, core: NativeConversation, line: Line, peer: str, opened_at: float
     ) -> Driver:
-        return self._driver("native", line, core, peer, LogObserver(session_id), opened_at)
+        return self._driver("native", line, core, peer, LogObserver(session_id), opened_at, is_audio=True)
 
     async def _serve_end(self, websocket: WebSocket) -> None:
         settings = self._settings
         core = end.EndConversation(
             start_timeout_ms=settings.start_timeout_ms, max_session_ms=settings.max_session_ms, unix_time=time.time
         )
-        await self._converse("end", websocket, core)
+        await self._converse("end", websocket, core, is_audio=True)
 
     # SageMaker's mount of the same dialects ----------------------------------------------------------
 
@@ -238,13 +238,13 @@ class Conversations:
             refuse_unsupported=settings.on_unsupported == "refuse",
             stereo="refuse" if settings.stereo == "refuse" else "mix",
         )
-        await self._converse("sagemaker", socket, core)
+        await self._converse("sagemaker", socket, core, is_audio=True)
 
-    async def _converse(self, face: str, websocket: Socket, core: Conversation) -> None:
+    async def _converse(self, face: str, websocket: Socket, core: Conversation, *, is_audio: bool = False) -> None:
         """A conversation that ends with its connection."""
         line = Line(None)
         line.attach(websocket)
-        driver = self._driver(face, line, core, websocket.peer, self._observer)
+        driver = self._driver(face, line, core, websocket.peer, self._observer, is_audio=is_audio)
         self._running.add(driver)
         attending = asyncio.create_task(driver.attend(websocket))
         try:
@@ -263,6 +263,8 @@ class Conversations:
         peer: str,
         observer: LogObserver,
         opened_at: float | None = None,
+        *,
+        is_audio: bool = False,
     ) -> Driver:
         return Driver(
             face,
@@ -274,6 +276,7 @@ class Conversations:
             peer=peer,
             opened_at=opened_at,
             house=self._house,
+            is_audio=is_audio,
         )
 
 

@@ -31,6 +31,7 @@ log = structlog.get_logger("server.drive")
 
 ENGINE_CLOSE_TIMEOUT_S = 5.0
 MESSAGES_PER_TURN = 32
+PIECE_BYTES = 12 * 1024
 LONGEST_SLEEP_S = 3600.0
 
 
@@ -112,11 +113,13 @@ class Driver:
         clock: Callable[[], float] | None = None,
         opened_at: float | None = None,
         house: House | None = None,
+        is_audio: bool = False,
     ) -> None:
         """Open the conversation; `run` must follow.
 
         `house`: what is settled for every request. `peer`: the address of the client's first connection, for the log.
-        `opened_at`: when the client connected, on the driver's clock; by default now.
+        `opened_at`: when the client connected, on the driver's clock; by default now. `is_audio`: a binary message is
+        sound and nothing else, so a large one may go to the core in pieces.
         """
         self._face = face
         self._line = line
@@ -124,6 +127,7 @@ class Driver:
         self._engine = engine
         self._limits = limits
         self._house = house or House()
+        self._is_audio = is_audio
         self._observer = observer
         self._peer = peer
         self._clock = clock if clock is not None else asyncio.get_running_loop().time
@@ -215,9 +219,22 @@ class Driver:
             if isinstance(message, Oversized):
                 text = f"A message is over the limit of {message.limit_bytes} bytes. Send smaller ones."
                 self._tell(self._core.refused, ASRError(Code.TOO_LARGE, text))
+            elif self._is_audio and isinstance(message, bytes) and len(message) > PIECE_BYTES:
+                await self._deliver(socket, message)
             else:
                 self._tell(self._core.received, message)
             message = None
+
+    async def _deliver(self, socket: Socket, message: bytes) -> None:
+        """A megabyte of compressed sound is minutes of it, which take a second to decode: others have their turn."""
+        for at in range(0, len(message), PIECE_BYTES):
+            if at:
+                await asyncio.sleep(0)
+            if self._ahead.full and not await self._room(socket):
+                return
+            if self._hangup is not None or self._line.socket is not socket:
+                return
+            self._tell(self._core.received, message[at : at + PIECE_BYTES])
 
     async def _room(self, socket: Socket) -> bool:
         """Wait until the engine has taken enough; False when the client goes away before that."""

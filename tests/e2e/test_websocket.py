@@ -9,9 +9,11 @@ import ssl
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from websockets.exceptions import InvalidStatus
 
+import sound
 from playbook import Playbook, Player, all_playbooks, play
 from word_engine import WordEngine
 
@@ -231,3 +233,32 @@ async def test_an_alias_and_the_policy_of_the_operator_hold_in_the_native_protoc
         async with session(addresses, "/v1/stream") as talk:
             await talk.say('{"type": "start", "diarization": {}}')
             assert (await talk.message())["code"] == "unsupported"
+
+
+async def test_a_large_message_of_compressed_sound_lets_others_have_their_turn(tmp_path: Path) -> None:
+    samples = np.frombuffer(sound.noise(16_000 * 120), "<i2") // 50
+    recording = sound.encoded(samples, 16_000, "libopus", "ogg")
+    assert len(recording) > 300_000
+    worst_s, over = 0.0, False
+
+    async def beat() -> None:
+        nonlocal worst_s
+        loop = asyncio.get_running_loop()
+        while not over:
+            before = loop.time()
+            await asyncio.sleep(0.005)
+            worst_s = max(worst_s, loop.time() - before - 0.005)
+
+    engine = WordEngine()
+    async with running(engine, tmp_path) as addresses, session(addresses) as client:
+        await client.say('{"type":"start","audio":{"encoding":"ogg_opus"}}')
+        assert (await client.message())["type"] == "ready"
+        beating = asyncio.create_task(beat())
+        await client.say(recording)
+        await client.say('{"type":"stop"}')
+        while (await client.message())["type"] != "summary":
+            pass
+        over = True
+        await beating
+    assert abs(len(engine.heard_bytes) / 32_000 - 120) < 0.1
+    assert worst_s < 0.2
