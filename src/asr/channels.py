@@ -16,8 +16,9 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
-from asr.engine import BYTES_PER_MS, AudioInput, EndUtterance, Engine, Features, Model, Readiness
+from asr.engine import BYTES_PER_MS, AudioInput, EndUtterance, Engine, Features, Model, Readiness, endpoints_of
 from asr.errors import ASRError, Code
 from asr.events import Event
 from asr.options import Options
@@ -66,6 +67,10 @@ class ChannelsEngine:
     def refusal(self) -> ASRError | None:
         """See `Engine`."""
         return self.inner.refusal()
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """See `endpoints_of`."""
+        return endpoints_of(self.inner)
 
     def stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
         """Recognize `audio`, interleaved PCM16 of `options.channels` channels."""

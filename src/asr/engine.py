@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+from typing import Any, Protocol
 from typing import Final as Const
-from typing import Protocol
 
 from asr.errors import ASRError, Code, quoted
 from asr.events import Event
@@ -155,6 +155,12 @@ def agree(options: Options, models: Sequence[Model], features: Features) -> Agre
         features = replace(features, end_utterance=model.end_utterance)
     agreed, warnings = _drop_unsupported(options, features)
     return Agreement(replace(agreed, model=model.name, language=language), model, features, warnings)
+
+
+def endpoints_of(engine: Engine) -> list[dict[str, Any]]:
+    """How each recognizer behind an engine does, for people; empty where there is none to be told apart."""
+    told = getattr(engine, "endpoints", None)
+    return list(told()) if callable(told) else []
 
 
 def match_language(wanted: str, available: Sequence[str]) -> str | None:

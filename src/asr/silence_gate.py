@@ -15,10 +15,10 @@ import os
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 from asr.config import SilenceGateConfig
-from asr.engine import BYTES_PER_MS, AudioInput, EndUtterance, Engine, Features, Model, Readiness
+from asr.engine import BYTES_PER_MS, AudioInput, EndUtterance, Engine, Features, Model, Readiness, endpoints_of
 from asr.errors import ASRError, Code
 from asr.events import Event, Final, Partial, Progress
 from asr.options import Options
@@ -92,6 +92,10 @@ class SilenceGate:
     def refusal(self) -> ASRError | None:
         """See `Engine`."""
         return self._engine.refusal()
+
+    def endpoints(self) -> list[dict[str, Any]]:
+        """See `endpoints_of`."""
+        return endpoints_of(self._engine)
 
     async def aclose(self) -> None:
         """See `Engine`."""

@@ -6,9 +6,13 @@ from dataclasses import fields
 
 import pytest
 
-from asr.engine import Features, Model, agree, match_language
+from asr.channels import ChannelsEngine
+from asr.config import SilenceGateConfig
+from asr.engine import Features, Model, agree, endpoints_of, match_language
 from asr.errors import ASRError, Code
 from asr.options import Diarization, Endpointing, Options, Phrase
+from asr.silence_gate import SilenceGate
+from counting import CountingEngine
 
 ENGLISH = Model("parakeet", ("en-US", "en-GB"))
 GERMAN = Model("canary", ("de-DE", "en-US"))
@@ -161,3 +165,13 @@ def test_a_model_for_whole_recordings_has_no_partials() -> None:
     assert not agreement.options.partials
     assert "partial" in agreement.warnings[0]
     assert not agreement.features.partials
+
+
+def test_wrappers_tell_of_the_recognizers_behind_them() -> None:
+    class Several(CountingEngine):
+        def endpoints(self) -> list[dict[str, object]]:
+            return [{"name": "a"}]
+
+    gated = SilenceGate(Several(), SilenceGateConfig(), make_voice=lambda: None)  # type: ignore[arg-type, return-value]
+    assert endpoints_of(ChannelsEngine(gated)) == [{"name": "a"}]
+    assert endpoints_of(ChannelsEngine(CountingEngine())) == []

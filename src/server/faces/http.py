@@ -19,7 +19,7 @@ from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from asr import wire
-from asr.engine import Engine, Readiness
+from asr.engine import Engine, Readiness, endpoints_of
 from asr.errors import ASRError, Code
 from server.admission import Admission
 from server.api_docs import TAGS, answer, completed
@@ -101,9 +101,9 @@ def build_http(
             "draining": admission.draining,
             "streams": {"in_use": admission.in_use, "limit": admission.max_streams},
         }
-        endpoints = getattr(engine, "endpoints", None)
-        if callable(endpoints):  # an engine of several recognizers says how each of them does
-            body["endpoints"] = endpoints()
+        endpoints = endpoints_of(engine)
+        if endpoints:
+            body["endpoints"] = endpoints
         return JSONResponse(body, 200) if state.ready else JSONResponse(body, 503, {"Retry-After": str(RETRY_S)})
 
     @app.get("/schema/asr.v1.json", tags=["schema"], summary="The messages of WS /v1/stream")
