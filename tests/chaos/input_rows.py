@@ -153,7 +153,7 @@ WRONG_RATES = (
         for raw in (b"NaN", b"1e999", b"-Infinity", b"9" * 5_000, b"1e-400")
     ),
     *(_start(channels=count) for count in (0, -1, 1_000, "1")),
-    *(_start(encoding=name) for name in ("", "mp3", "pcm_s24le", "../../etc/passwd", 7)),
+    *(_start(encoding=name) for name in ("", "mp9", "pcm_s24le", "../../etc/passwd", 7)),
 )
 
 
