@@ -154,7 +154,15 @@ class MemoryGateway:
     ) -> Driver:
         limits = self._drive_limits
         return Driver(
-            "test", line, core, self.engine, limits=limits, observer=self.watch, peer=peer, opened_at=opened_at
+            "test",
+            line,
+            core,
+            self.engine,
+            limits=limits,
+            observer=self.watch,
+            peer=peer,
+            opened_at=opened_at,
+            is_audio=True,
         )
 
     async def _serve_alone(self, socket: MemorySocket, core: Conversation) -> None:

@@ -220,21 +220,26 @@ class Driver:
                 text = f"A message is over the limit of {message.limit_bytes} bytes. Send smaller ones."
                 self._tell(self._core.refused, ASRError(Code.TOO_LARGE, text))
             elif self._is_audio and isinstance(message, bytes) and len(message) > PIECE_BYTES:
-                await self._deliver(socket, message)
+                if not await self._deliver(socket, message):
+                    return  # what comes behind a message that was not heard to its end must not be heard either
             else:
                 self._tell(self._core.received, message)
             message = None
 
-    async def _deliver(self, socket: Socket, message: bytes) -> None:
-        """A megabyte of compressed sound is minutes of it, which take a second to decode: others have their turn."""
+    async def _deliver(self, socket: Socket, message: bytes) -> bool:
+        """A megabyte of compressed sound is minutes of it, which take a second to decode: others have their turn.
+
+        Returns whether all of it was heard.
+        """
         for at in range(0, len(message), PIECE_BYTES):
             if at:
                 await asyncio.sleep(0)
             if self._ahead.full and not await self._room(socket):
-                return
+                return False
             if self._hangup is not None or self._line.socket is not socket:
-                return
+                return False
             self._tell(self._core.received, message[at : at + PIECE_BYTES])
+        return True
 
     async def _room(self, socket: Socket) -> bool:
         """Wait until the engine has taken enough; False when the client goes away before that."""

@@ -11,7 +11,7 @@ import pytest
 from asr.engine import Features
 from memory_gateway import PATIENCE_S, MemoryConnection, MemoryGateway, serving
 from playbook import Playbook, Player, all_playbooks, play
-from server.drive import DriveLimits
+from server.drive import PIECE_BYTES, DriveLimits
 from server.faces.native_setup import NativeLimits
 from server.sockets import MemorySocket, Oversized
 from word_engine import WordEngine
@@ -170,6 +170,24 @@ async def test_a_client_that_vanishes_while_its_audio_waits_is_noticed() -> None
         async with asyncio.timeout(PATIENCE_S):
             while not gateway.watch.lost_sessions:
                 await asyncio.sleep(0.01)
+
+
+async def test_behind_a_large_message_that_was_not_heard_to_its_end_nothing_is_heard() -> None:
+    engine = WordEngine("hang@200")
+    async with serving(engine, None, DriveLimits(max_ahead_ms=500)) as gateway:
+        client, socket = await opened(gateway)
+        await client.say('{"type":"start"}')
+        await client.say(b"\x01\x00" * 60_000)  # waits in its midst for room
+        await client.say(b"\x02\x00" * 1_000)
+        await client.answer()
+        await asyncio.sleep(0.05)
+        socket.hang_up()
+        async with asyncio.timeout(PATIENCE_S):
+            while not gateway.watch.lost_sessions:
+                await asyncio.sleep(0.01)
+        (session,) = gateway.sessions._sessions.values()
+        assert session.driver.tally.audio_ms < 3_000
+        assert session.driver.tally.audio_ms * 32 % PIECE_BYTES == 0
 
 
 async def test_a_drain_asks_every_session_at_once_and_the_newcomers_too() -> None:
