@@ -11,14 +11,14 @@ import asyncio
 from collections.abc import Iterator
 
 from server.faces.realtime.audio import large_append
-from server.sockets import Incoming, Socket
+from server.sockets import Incoming, Socket, SocketAround
 
 
-class PiecewiseSocket:
-    """A `server.sockets.Socket` around another."""
+class PiecewiseSocket(SocketAround):
+    """A connection whose large appends come in pieces."""
 
     def __init__(self, inner: Socket) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._pieces: Iterator[str | bytes] = iter(())
 
     async def receive(self) -> Incoming:
@@ -39,39 +39,3 @@ class PiecewiseSocket:
             await asyncio.sleep(0)
         self._pieces = append.pieces()
         return next(self._pieces)
-
-    @property
-    def peer(self) -> str:
-        """See `server.sockets.Socket`."""
-        return self._inner.peer
-
-    @property
-    def principal(self) -> str:
-        """See `server.sockets.Socket`."""
-        return self._inner.principal
-
-    @property
-    def last_heard(self) -> float:
-        """See `server.sockets.Socket`."""
-        return self._inner.last_heard
-
-    @property
-    def close_received(self) -> int | None:
-        """See `server.sockets.Socket`."""
-        return self._inner.close_received
-
-    async def gone(self) -> None:
-        """See `server.sockets.Socket`."""
-        await self._inner.gone()
-
-    def send_now(self, text: str) -> bool:
-        """See `server.sockets.Socket`."""
-        return self._inner.send_now(text)
-
-    async def writable(self) -> None:
-        """See `server.sockets.Socket`."""
-        await self._inner.writable()
-
-    async def close(self, code: int, reason: str = "") -> None:
-        """See `server.sockets.Socket`."""
-        await self._inner.close(code, reason)

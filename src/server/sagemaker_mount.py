@@ -23,18 +23,18 @@ from server.faces.sagemaker_stream import (
     error_text,
     for_realtime,
 )
-from server.sockets import Incoming, Oversized, Place, Socket, SocketClosed
+from server.sockets import Incoming, Oversized, Place, Socket, SocketAround, SocketClosed
 
 
-class SageMakerSocket:
-    """A `server.sockets.Socket` around another. Its first message can be looked at before anybody reads it.
+class SageMakerSocket(SocketAround):
+    """A connection whose first message can be looked at before anybody reads it.
 
     Attributes:
         translate: what becomes of each text message before it is delivered.
     """
 
     def __init__(self, inner: Socket) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._held: list[Incoming] = []
         self._patience: asyncio.Timeout | None = None
         self.translate: Callable[[str], str] = lambda text: text
@@ -69,42 +69,6 @@ class SageMakerSocket:
             return message
         text = as_text(message)
         return message if text is None else text
-
-    @property
-    def peer(self) -> str:
-        """See `server.sockets.Socket`."""
-        return self._inner.peer
-
-    @property
-    def principal(self) -> str:
-        """See `server.sockets.Socket`."""
-        return self._inner.principal
-
-    @property
-    def last_heard(self) -> float:
-        """See `server.sockets.Socket`."""
-        return self._inner.last_heard
-
-    @property
-    def close_received(self) -> int | None:
-        """See `server.sockets.Socket`."""
-        return self._inner.close_received
-
-    async def gone(self) -> None:
-        """See `server.sockets.Socket`."""
-        await self._inner.gone()
-
-    def send_now(self, text: str) -> bool:
-        """See `server.sockets.Socket`."""
-        return self._inner.send_now(text)
-
-    async def writable(self) -> None:
-        """See `server.sockets.Socket`."""
-        await self._inner.writable()
-
-    async def close(self, code: int, reason: str = "") -> None:
-        """See `server.sockets.Socket`."""
-        await self._inner.close(code, reason)
 
 
 KeepPlace = Callable[[], Place | None]

@@ -83,6 +83,53 @@ class Socket(Protocol):
         ...
 
 
+class SocketAround:
+    """A `Socket` that is another one, for those that change only what is received."""
+
+    def __init__(self, inner: Socket) -> None:
+        self._inner = inner
+
+    async def receive(self) -> Incoming:
+        """See `Socket`."""
+        return await self._inner.receive()
+
+    @property
+    def peer(self) -> str:
+        """See `Socket`."""
+        return self._inner.peer
+
+    @property
+    def principal(self) -> str:
+        """See `Socket`."""
+        return self._inner.principal
+
+    @property
+    def last_heard(self) -> float:
+        """See `Socket`."""
+        return self._inner.last_heard
+
+    @property
+    def close_received(self) -> int | None:
+        """See `Socket`."""
+        return self._inner.close_received
+
+    async def gone(self) -> None:
+        """See `Socket`."""
+        await self._inner.gone()
+
+    def send_now(self, text: str) -> bool:
+        """See `Socket`."""
+        return self._inner.send_now(text)
+
+    async def writable(self) -> None:
+        """See `Socket`."""
+        await self._inner.writable()
+
+    async def close(self, code: int, reason: str = "") -> None:
+        """See `Socket`."""
+        await self._inner.close(code, reason)
+
+
 class MemorySocket:
     """A socket without a network: a test puts messages in and reads what came out.
 
