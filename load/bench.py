@@ -156,7 +156,7 @@ async def run_way(
             print(f"  a stream failed: {done!r}", file=sys.stderr)
     after = cpu_s(gateway), cpu_s(upstream)
     for channel in channels:
-        await channel.close()
+        await channel.close(None)
     if measured.audio_s:
         if gateway:
             measured.gateway_cpu_ms_per_audio_s = (after[0] - before[0]) * 1000 / measured.audio_s

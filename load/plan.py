@@ -1,0 +1,69 @@
+"""What one step of a load run does: who speaks when, to whom, in what pieces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from evaluation.clips import Clip
+
+Wire = Literal["websocket", "grpc"]
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where the streams go.
+
+    Attributes:
+        wire: asr.v1 over WebSocket, or Riva's gRPC.
+        address: a URL (`wss://host:port`), or `host:port`.
+        tls: whether it is encrypted.
+        ca_cert: a PEM file to trust too.
+        insecure: do not verify the certificate (WebSocket only).
+    """
+
+    wire: Wire
+    address: str
+    tls: bool = False
+    ca_cert: Path | None = None
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One session to come.
+
+    Attributes:
+        start_ms: when it connects, on the clock of its step.
+        speech_ms: how long it speaks at the least: clips follow one another, with pauses, until then.
+    """
+
+    start_ms: float
+    speech_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step: so many sessions, as they arrive.
+
+    Attributes:
+        door: where they go.
+        arrivals: in the order of their starts.
+        sessions: how many are meant to speak at a time (the row's name).
+        clips: what they say; session i begins with another clip than session i+1.
+        chunk_ms: audio per message.
+        pause_ms, tail_ms: silence between clips, and after the last one before the stream is ended.
+        workers: processes to use; None: as many as the streams need, at most one per core.
+        seed: of whatever is left to chance.
+    """
+
+    door: Door
+    arrivals: tuple[Arrival, ...]
+    sessions: int
+    clips: tuple[Clip, ...]
+    chunk_ms: int = 100
+    pause_ms: int = 1000
+    tail_ms: int = 1500
+    workers: int | None = None
+    seed: int = 1

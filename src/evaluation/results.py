@@ -1,0 +1,213 @@
+"""The document that a run of a set is kept in: JSON, one object per clip, and nothing that could be computed from it.
+
+Schema `riva-gateway.golden/1`. Pooled figures are `evaluation.summary`'s, made from this document each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from typing import Any, TypeVar
+
+from asr.errors import ASRError, Code
+from evaluation.recording import Outcome
+
+SCHEMA = "riva-gateway.golden/1"
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCounts:
+    """Edit operations of an alignment of reference and hypothesis, in words or in characters."""
+
+    hits: int = 0
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+
+    @property
+    def errors(self) -> int:
+        """Substitutions, deletions and insertions."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def reference(self) -> int:
+        """Length of the reference."""
+        return self.hits + self.substitutions + self.deletions
+
+    @property
+    def rate(self) -> float | None:
+        """Errors per unit of the reference (WER, CER); None where the reference is empty."""
+        return self.errors / self.reference if self.reference else None
+
+    def __add__(self, other: ErrorCounts) -> ErrorCounts:
+        return ErrorCounts(
+            self.hits + other.hits,
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """How fast the words of one clip came. Milliseconds; empty or None where it could not be told.
+
+    Attributes:
+        first_partial_ms: from the end of the first spoken word (its audio sent) to the first partial with text.
+        first_text_ms: from the beginning of speech (its audio sent) to the first text, partial or final.
+        word_partial_ms: for each word, from its end (sent) to the first partial that has it.
+        word_final_ms: for each word, from its end (sent) to the final that has it.
+        final_ms: for each stretch of speech, from its end (sent) to the final that covers it.
+        partial_gap_ms: between successive partials of one utterance.
+        partial_words: words shown in partials at their place for the first time, in all.
+        revised_words: those of them that a later partial or the final changed or took back.
+    """
+
+    first_partial_ms: float | None = None
+    first_text_ms: float | None = None
+    word_partial_ms: tuple[float, ...] = ()
+    word_final_ms: tuple[float, ...] = ()
+    final_ms: tuple[float, ...] = ()
+    partial_gap_ms: tuple[float, ...] = ()
+    partial_words: int = 0
+    revised_words: int = 0
+
+
+NO_TIMINGS = Timings()
+
+
+@dataclass(frozen=True, slots=True)
+class ClipResult:
+    """What became of one clip.
+
+    Attributes:
+        id, condition: the clip's.
+        reference: its text as it is written in the set.
+        hypothesis: the finals' texts, joined by blanks.
+        audio_ms: the clip's length.
+        words, chars: errors after normalizing both texts.
+        timings: see there; without latencies where the clip was not streamed in real time.
+        partials, finals: how many came; `finals` counts those with text.
+        realtime: whether it was streamed at the pace of speech.
+        elapsed_ms: from the first chunk to the end of the stream.
+        late_ms: the sender's own lateness, at worst.
+        outcome, detail: how the stream ended.
+        gaps_ms: audio that no final covers, as told by the stream.
+        ready_ms: from asking for the stream to its being ready, where that is told.
+    """
+
+    id: str
+    condition: str
+    reference: str
+    hypothesis: str
+    audio_ms: int
+    words: ErrorCounts
+    chars: ErrorCounts
+    timings: Timings = NO_TIMINGS
+    partials: int = 0
+    finals: int = 0
+    realtime: bool = False
+    elapsed_ms: float = 0.0
+    late_ms: float = 0.0
+    outcome: Outcome = "ok"
+    detail: str = ""
+    gaps_ms: int = 0
+    ready_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunInfo:
+    """What was measured, how, when and on what.
+
+    Attributes:
+        target: who was asked, for people (`embedded recognizer`, `https://localhost:8443`).
+        engine, model: as the recognizer names itself and its model.
+        set_name, set_fingerprint: the set's.
+        chunk_ms: audio per chunk.
+        tail_ms: silence streamed after each clip, in which the final may come.
+        concurrency: clips in work at a time.
+        normalizer: name and version of the rules that both texts went through.
+        started_at: ISO 8601, UTC.
+        machine: cores and Python of the machine that streamed.
+        version: of riva-gateway.
+        labels: the caller's own.
+    """
+
+    target: str
+    engine: str
+    model: str
+    set_name: str
+    set_fingerprint: str
+    chunk_ms: int
+    tail_ms: int
+    concurrency: int
+    normalizer: str
+    started_at: str
+    machine: str
+    version: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenRun:
+    """One run of one set on one recognizer."""
+
+    info: RunInfo
+    clips: tuple[ClipResult, ...]
+
+    def to_json(self) -> Json:
+        """The document; floats are rounded to a tenth of a millisecond."""
+        document = {"schema": SCHEMA, "info": asdict(self.info), "clips": [asdict(clip) for clip in self.clips]}
+        rounded: Json = _rounded(document)
+        return rounded
+
+    @classmethod
+    def from_json(cls, document: Any) -> GoldenRun:
+        """Read it back. Keys that are not known are left alone, so that a later version may say more.
+
+        Raises:
+            ASRError: `bad_request`, when it is no such document.
+        """
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+            found = document.get("schema") if isinstance(document, dict) else type(document).__name__
+            raise ASRError(
+                Code.BAD_REQUEST,
+                f"This is no result of `riva-gateway golden`: its schema is {found!r}, not {SCHEMA!r}.",
+            )
+        try:
+            return cls(_read(RunInfo, document["info"]), tuple(_clip(clip) for clip in document["clips"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ASRError(Code.BAD_REQUEST, f"The result of `riva-gateway golden` is damaged: {error!r}.") from None
+
+
+def _clip(document: Json) -> ClipResult:
+    timings = {key: tuple(v) if isinstance(v, list) else v for key, v in document["timings"].items()}
+    read = {
+        **document,
+        "words": _read(ErrorCounts, document["words"]),
+        "chars": _read(ErrorCounts, document["chars"]),
+        "timings": _read(Timings, timings),
+    }
+    return _read(ClipResult, read)
+
+
+def _read(kind: type[T], document: Json) -> T:
+    assert is_dataclass(kind)
+    known = {field.name for field in fields(kind)}
+    made: T = kind(**{key: value for key, value in document.items() if key in known})
+    return made
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return round(value, 1)
+        case dict():
+            return {key: _rounded(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_rounded(item) for item in value]
+        case _:
+            return value
