@@ -60,3 +60,22 @@ class Comparison:
     def worse(self) -> bool:
         """Whether B is worse in any figure that decides."""
         return any(difference.worse for difference in self.differences)
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A clip in which two runs heard different words (after normalizing).
+
+    Attributes:
+        id, condition, reference: the clip's.
+        a, b: the hypotheses as they came.
+        a_errors, b_errors: word errors of each against the reference.
+    """
+
+    id: str
+    condition: str
+    reference: str
+    a: str
+    b: str
+    a_errors: int
+    b_errors: int
