@@ -9,7 +9,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench chaos lock screenshots clean
+.PHONY: help setup run test check format bench golden chaos fixtures lock screenshots clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,7 @@ test: ## install what the tests need (a browser included) and run them all
 	@scripts/dev/environment.sh dev
 	@scripts/dev/environment.sh clients
 	@scripts/dev/system-packages.sh curl
+	@scripts/dev/system-packages.sh sounds
 	@CHROMIUM="$$(scripts/dev/system-packages.sh browser)" && NODE="$$(scripts/dev/system-packages.sh node)" && \
 		POSTGRES="$$(scripts/dev/system-packages.sh postgres)" && \
 		export CHROMIUM NODE POSTGRES && $(BIN)/python -m pytest $(ARGS)
@@ -45,10 +46,19 @@ bench: ## measure the gateway on this machine (figures: docs/performance.md)
 	@scripts/dev/environment.sh dev
 	@$(BIN)/python load/bench.py $(ARGS)
 
+golden: setup ## score the golden set: words, latencies, limits (ARGS="--server URL --html report.html"; docs/golden.md)
+	@exec $(BIN)/riva-gateway golden $(ARGS)
+
 chaos: ## the long fault tier: ten times the kills, an hour's soak in three minutes and more (docs/reliability.md)
 	@scripts/dev/system-packages.sh python
 	@scripts/dev/environment.sh dev
 	@CHAOS_LONG=1 CHAOS_KILLS=10000 $(BIN)/python -m pytest tests/chaos tests/memory/test_resilience.py $(ARGS)
+
+fixtures: ## speak and mix the clips of the golden set anew (ARGS=--check only compares)
+	@scripts/dev/system-packages.sh python
+	@scripts/dev/system-packages.sh sounds
+	@scripts/dev/environment.sh dev
+	@$(BIN)/python tests/fixtures/make.py $(ARGS)
 
 lock: ## pin all dependencies anew in requirements/ (ARGS=--upgrade for newer versions)
 	@scripts/dev/lock.sh $(ARGS)
