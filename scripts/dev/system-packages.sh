@@ -5,7 +5,7 @@
 #   system-packages.sh python    what `python3 -m venv` needs
 #   system-packages.sh browser   a Chromium that tests can drive; prints where it is
 #   system-packages.sh shell     shellcheck
-#   system-packages.sh sounds    sox and flite, which made the clips under tests/fixtures
+#   system-packages.sh sounds    sox, flite and espeak-ng, which made the clips under tests/fixtures
 #   system-packages.sh clock     libfaketime, which steps a test's clock; prints where it is
 #   system-packages.sh listen    PortAudio, for `riva-gateway listen`
 #   system-packages.sh node      Node.js and npm, for the JavaScript clients of the tests; prints where node is
@@ -137,7 +137,7 @@ base)
 python) venv ;;
 browser) browser ;;
 shell) have shellcheck || install shellcheck ;;
-sounds) if ! have sox || ! have flite; then install sox flite; fi ;;
+sounds) if ! have sox || ! have flite || ! have espeak-ng; then install sox flite espeak-ng; fi ;;
 clock) clock ;;
 node) javascript ;;
 postgres) database ;;
