@@ -51,6 +51,7 @@ class Recording:
         outcome: how the stream ended.
         detail: what went wrong, for people.
         gaps_ms: audio that no final will ever cover, as told by the stream.
+        retry_after_ms: how long to wait before trying again, where a refusal told it.
     """
 
     chunk_ms: int
@@ -64,6 +65,7 @@ class Recording:
     outcome: Outcome = "ok"
     detail: str = ""
     gaps_ms: int = 0
+    retry_after_ms: int | None = None
 
     def sent_when(self, audio_ms: float) -> float | None:
         """When the chunk that holds this audio instant was sent; None when it never was.

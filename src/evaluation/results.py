@@ -97,6 +97,7 @@ class ClipResult:
         outcome, detail: how the stream ended.
         gaps_ms: audio that no final covers, as told by the stream.
         ready_ms: from asking for the stream to its being ready, where that is told.
+        attempts: how often it was streamed: more than once where the recognizer was full at first.
     """
 
     id: str
@@ -116,6 +117,7 @@ class ClipResult:
     detail: str = ""
     gaps_ms: int = 0
     ready_ms: float | None = None
+    attempts: int = 1
 
 
 @dataclass(frozen=True, slots=True)
