@@ -1,11 +1,40 @@
-"""Is run B worse than run A? The release gate: paired, with its error rates stated."""
+"""Is run B worse than run A? The release gate: paired, with its error rates stated.
+
+What decides are the figures of `DECIDING`, over all clips that both runs have. Each is tested one-sided ("B is not
+worse") by swapping the runs' results sentence by sentence (`paired.paired_test`), and the p-values are adjusted for
+their number (Holm), so that the probability of calling B worse in *any* of them although it is as good as A is at most
+alpha. Figures that could not become significant whatever the signs of their differences (too few sentences differ) are
+not tested and cost the others nothing (Tarone: A modified Bonferroni method for discrete data, Biometrics 46, 1990).
+A difference must also be larger than its margin (`margin_of`): what is certain and small does not stop a release.
+Rows of single conditions are there to read: they never decide, and their p-values are not adjusted.
+
+What no such test sees is what makes a whole run slower, as a machine that is busy with other work: run both at the same
+hour on the same machine, or together (`evaluation.shadow`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from evaluation.results import RunInfo
-from evaluation.statistics import Interval
+import numpy as np
+
+from asr.errors import ASRError, Code
+from evaluation.normalizer import normalize
+from evaluation.paired import PairedTest, blocks_needed, detectable, holm, paired_test
+from evaluation.results import GoldenRun, RunInfo
+from evaluation.samples import SAMPLES_OF, Pair, Sample, margin_of
+from evaluation.statistics import SAMPLES, Interval
+from evaluation.summary import word_errors
+
+ALPHA = 0.05
+"""Probability of a false alarm that is accepted, unless another is asked for."""
+
+MIN_ALPHA, MAX_ALPHA = 0.001, 0.5
+"""Less would take more draws than are worth while; more is no test."""
+
+DECIDING = tuple(SAMPLES_OF)
+"""The figures that decide, in the order in which they are shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,10 +47,12 @@ class Difference:
         a, b: the figure of each run; rates as fractions, times in milliseconds.
         difference: b - a.
         interval: its 95 % confidence interval (paired bootstrap over clips), where the sample allows one.
-        p_value: of "B is not worse", one-sided, paired; adjusted for the number of figures tested (Holm).
+        p_value: of "B is not worse", one-sided, paired; adjusted for the number of figures tested (Holm) where the
+            condition is "all", as it is elsewhere.
         margin: a difference below this is not called worse, however certain.
-        detectable: the smallest true difference that this comparison finds with a probability of 80 %.
-        worse, better: significantly, and by more than the margin.
+        detectable: the smallest true difference that this comparison finds with a probability of 80 %; None where it
+            finds none, however large, for want of clips.
+        worse, better: significantly, and by more than the margin; never for a single condition.
         clips: how many pairs it rests on.
     """
 
@@ -79,3 +110,220 @@ class Disagreement:
     b: str
     a_errors: int
     b_errors: int
+
+
+def compare(
+    a: GoldenRun,
+    b: GoldenRun,
+    *,
+    alpha: float = ALPHA,
+    metrics: Sequence[str] = DECIDING,
+    samples: int | None = None,
+    by_condition: bool = True,
+) -> Comparison:
+    """Hold run B against run A, clip by clip.
+
+    Args:
+        a: what is good enough.
+        b: what may be worse.
+        alpha: the probability of a false alarm that is accepted, `MIN_ALPHA` to `MAX_ALPHA`.
+        metrics: the figures that decide, chosen before the runs were seen: fewer of them find smaller differences.
+        samples: draws of each test and interval; by default as many as alpha, shared by all figures, can be told with.
+        by_condition: whether to add the rows of single conditions.
+
+    Raises:
+        ASRError: `bad_request`, when the runs have no clip in common or were scored by different rules, or alpha is out
+            of its range.
+    """
+    if not MIN_ALPHA <= alpha <= MAX_ALPHA:
+        raise ASRError(
+            Code.BAD_REQUEST,
+            f"The probability of a false alarm lies between {MIN_ALPHA} and {MAX_ALPHA}, not at {alpha}.",
+            param="alpha",
+        )
+    if samples is None:
+        samples = max(SAMPLES, round(10 * len(metrics) / alpha))
+    pairs, notes = _paired(a, b)
+    differences = _decide(pairs, alpha, metrics, samples)
+    conditions = dict.fromkeys(clip.condition for clip, _ in pairs)
+    if by_condition and len(conditions) > 1:
+        for condition in conditions:
+            differences += _read(
+                [pair for pair in pairs if pair[0].condition == condition], condition, alpha, metrics, samples
+            )
+    return Comparison(a.info, b.info, alpha, tuple(differences), (*notes, *_remarks(pairs, differences)))
+
+
+def disagreements(a: GoldenRun, b: GoldenRun) -> tuple[Disagreement, ...]:
+    """The clips in which the runs heard different words, those first in which their errors differ most."""
+    others = {clip.id: clip for clip in b.clips}
+    found = [
+        Disagreement(
+            clip.id,
+            clip.condition,
+            clip.reference,
+            clip.hypothesis,
+            other.hypothesis,
+            word_errors(clip).errors,
+            word_errors(other).errors,
+        )
+        for clip in a.clips
+        if (other := others.get(clip.id)) is not None
+        and clip.reference == other.reference
+        and normalize(clip.hypothesis) != normalize(other.hypothesis)
+    ]
+    return tuple(sorted(found, key=lambda each: -abs(each.b_errors - each.a_errors)))
+
+
+def _decide(pairs: Sequence[Pair], alpha: float, metrics: Sequence[str], samples: int) -> list[Difference]:
+    """The rows over all clips, adjusted for their number."""
+    found = {metric: sample for metric in metrics if (sample := SAMPLES_OF[metric](pairs)) is not None}
+    tests = {metric: _tested(sample, samples) for metric, sample in found.items()}
+    tested = _testable({metric: test.lowest_p for metric, test in tests.items()}, alpha)
+    worse = dict(zip(tested, holm([tests[metric].p_worse for metric in tested]), strict=True))
+    better = dict(zip(tested, holm([tests[metric].p_better for metric in tested]), strict=True))
+    rows = []
+    for metric, test in tests.items():
+        # A figure that is not tested now would be one more if it were.
+        each = alpha / (len(tested) + (metric not in tested))
+        row = _row(metric, "all", found[metric], test, each, worse.get(metric, 1.0))
+        rows.append(
+            replace(
+                row,
+                worse=metric in worse and worse[metric] <= alpha and row.difference > row.margin,
+                better=metric in better and better[metric] <= alpha and -row.difference > row.margin,
+            )
+        )
+    return rows
+
+
+def _read(
+    pairs: Sequence[Pair], condition: str, alpha: float, metrics: Sequence[str], samples: int
+) -> list[Difference]:
+    """The rows of one condition, which decide nothing."""
+    rows = []
+    for metric in metrics:
+        if (sample := SAMPLES_OF[metric](pairs)) is not None:
+            test = _tested(sample, samples)
+            rows.append(_row(metric, condition, sample, test, alpha, test.p_worse))
+    return rows
+
+
+def _tested(sample: Sample, samples: int) -> PairedTest:
+    return paired_test(sample.statistic, sample.differs, sizes=sample.sizes, samples=samples)
+
+
+def _row(metric: str, condition: str, sample: Sample, test: PairedTest, alpha: float, p_value: float) -> Difference:
+    n = test.blocks
+    as_of_a = np.repeat(np.array([[1, 0]], dtype=np.float32), n, axis=1)
+    of_a = float(sample.statistic(as_of_a)[0])
+    margin = margin_of(metric, of_a)
+    found = None
+    if n >= blocks_needed(alpha) and sample.enough:
+        found = detectable(test.error, alpha=alpha, effective=test.effective, margin=margin, grain=sample.step)
+    if found is not None:
+        found = max(found, blocks_needed(alpha) * sample.step)
+    return Difference(
+        metric=metric,
+        condition=condition,
+        a=of_a,
+        b=of_a + test.difference,
+        difference=test.difference,
+        interval=test.interval if sample.enough else None,
+        p_value=p_value,
+        margin=margin,
+        detectable=found,
+        worse=False,
+        better=False,
+        clips=sample.clips,
+    )
+
+
+def _testable(lowest: Mapping[str, float], alpha: float) -> list[str]:
+    """The figures that can be significant when all of them are tested: the most of them, as of Tarone 1990."""
+    for count in range(1, len(lowest) + 1):
+        able = [metric for metric, p in lowest.items() if p <= alpha / count]
+        if len(able) <= count:
+            return able
+    return []
+
+
+def _paired(a: GoldenRun, b: GoldenRun) -> tuple[list[Pair], list[str]]:
+    """The clips that both have, and what there is to say about the others."""
+    if a.info.normalizer != b.info.normalizer:
+        raise ASRError(
+            Code.BAD_REQUEST,
+            f"These runs were scored by different rules ({a.info.normalizer} and {b.info.normalizer}), so their error "
+            "rates mean different things. Run the older one again.",
+        )
+    others = {clip.id: clip for clip in b.clips}
+    common = [(clip, others[clip.id]) for clip in a.clips if clip.id in others]
+    pairs = [(clip, other) for clip, other in common if clip.reference == other.reference]
+    if not pairs:
+        raise ASRError(
+            Code.BAD_REQUEST,
+            f"These runs have no clip in common: A is of the set {a.info.set_name!r} with {len(a.clips)} clips, B of "
+            f"{b.info.set_name!r} with {len(b.clips)}. Compare two runs of one set.",
+        )
+    notes = []
+    if a.info.set_fingerprint != b.info.set_fingerprint:
+        notes.append(
+            f"The sets differ (A: {a.info.set_name} {a.info.set_fingerprint}; B: {b.info.set_name} "
+            f"{b.info.set_fingerprint}): compared are the {_clips(len(pairs))} that both have with the same text; "
+            "their sound may differ."
+        )
+    for name, run in (("A", a), ("B", b)):
+        if left := len(run.clips) - len(pairs):
+            notes.append(f"{_clips(left)} of {name} not compared: the other run has none with that name and text.")
+    for what, of_a, of_b in (
+        ("machines", a.info.machine, b.info.machine),
+        ("chunk lengths", f"{a.info.chunk_ms} ms", f"{b.info.chunk_ms} ms"),
+        ("silence after the clips", f"{a.info.tail_ms} ms", f"{b.info.tail_ms} ms"),
+        ("numbers of clips at a time", str(a.info.concurrency), str(b.info.concurrency)),
+    ):
+        if of_a != of_b:
+            notes.append(f"The runs differ in {what} ({of_a}; {of_b}): latencies may differ for that alone.")
+    return pairs, notes
+
+
+def _remarks(pairs: Sequence[Pair], differences: Sequence[Difference]) -> list[str]:
+    """What a reader of the figures should know besides."""
+    notes = []
+    if failed := [b.id for a, b in pairs if b.outcome != "ok" and a.outcome == "ok"]:
+        notes.append(f"{_clips(len(failed))} failed in B and not in A: {_some(failed)}. Their words count as missed.")
+    if paced := sum(a.realtime != b.realtime for a, b in pairs):
+        notes.append(f"{_clips(paced)} streamed in real time in one run only: their latencies are not compared.")
+    silent = [b.id for a, b in pairs if b.outcome == "ok" and a.partials and not b.partials and b.realtime]
+    if silent:
+        notes.append(
+            f"B showed no partial in {_clips(len(silent))} in which A did: {_some(silent)}. There its first words are "
+            "those of the final, and count as that late."
+        )
+    words = SAMPLES_OF["wer"](pairs)
+    notes += [
+        f"{a.id} has so many of the words that it would decide alone, and is left out of the word error rate of all: "
+        f"{a.words.errors} errors in A, {word_errors(b).errors} in B, of {a.words.reference} words."
+        for a, b in (words.left_out if words is not None else ())
+    ]
+    if all(a.hypothesis == b.hypothesis for a, b in pairs):
+        notes.append(
+            "Both runs heard the same words in every clip. If the recognizer always does, then any change of its words "
+            "is a change of the recognizer."
+        )
+    notes += [
+        f"{row.metric} of B is above A's by more than is usually found, and yet not significantly: it comes of few "
+        "clips. Look at the conditions and at the clips themselves."
+        for row in differences
+        if row.condition == "all" and not row.worse and row.difference > max(row.margin, row.detectable or 0.0)
+    ]
+    if differences and all(row.detectable is None for row in differences if row.condition == "all"):
+        notes.append("There are too few clips to call any difference significant.")
+    return notes
+
+
+def _clips(count: int) -> str:
+    return "1 clip" if count == 1 else f"{count} clips"
+
+
+def _some(ids: Sequence[str], most: int = 5) -> str:
+    return ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")

@@ -1,10 +1,18 @@
-"""Pooled figures of a run, per condition and over all, with confidence intervals."""
+"""Pooled figures of a run, per condition and over all, with confidence intervals.
+
+Rates are pooled: all errors over all words, so that long clips weigh more than short ones. Percentiles are of all
+values of all clips together, interpolated linearly between ranks. Intervals draw sentences anew, not words or
+latencies, and there is none where the sample is too small for one: fewer than 5 sentences; fewer than 6 values for a
+median; fewer than 72 for a 95th percentile. See `evaluation.statistics` for both.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
-from evaluation.statistics import Interval
+from evaluation.results import ClipResult, ErrorCounts, GoldenRun, Timings
+from evaluation.statistics import Interval, bootstrap_percentile, bootstrap_rate, percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +76,106 @@ class Summary:
 
     conditions: tuple[Row, ...]
     all: Row
+
+
+def summarize(run: GoldenRun) -> Summary:
+    """All figures of a run."""
+    conditions = dict.fromkeys(clip.condition for clip in run.clips)
+    return Summary(
+        tuple(pool([clip for clip in run.clips if clip.condition == name], name) for name in conditions),
+        pool(run.clips, "all"),
+    )
+
+
+def pool(clips: Sequence[ClipResult], condition: str) -> Row:
+    """The figures of these clips together.
+
+    A clip whose stream failed counts with all its words deleted, whatever came before, and with no latency. Words heard
+    in clips without text count as inserted, so the word error rate over all conditions knows them too; with such clips
+    alone there is no rate.
+    """
+    blocks = [block_of(clip) for clip in clips]
+
+    def rate(parts: Iterable[tuple[float, float]]) -> Figure:
+        return _rate(list(parts), blocks)
+
+    def at(share: float, values: Callable[[Timings], Sequence[float]]) -> Figure:
+        return _percentile([values(clip.timings) if clip.outcome == "ok" else () for clip in clips], share, blocks)
+
+    words, chars = [word_errors(clip) for clip in clips], [char_errors(clip) for clip in clips]
+    fast = [clip for clip in clips if clip.outcome == "ok" and not clip.realtime and clip.elapsed_ms > 0]
+    speed = _rate([(clip.audio_ms, clip.elapsed_ms) for clip in fast], [block_of(clip) for clip in fast])
+    return Row(
+        condition=condition,
+        clips=len(clips),
+        audio_ms=sum(clip.audio_ms for clip in clips),
+        failed=sum(clip.outcome != "ok" for clip in clips),
+        wer=rate((count.errors, count.reference) for count in words),
+        cer=rate((count.errors, count.reference) for count in chars),
+        first_partial_p50_ms=at(0.5, first_partial),
+        first_partial_p95_ms=at(0.95, first_partial),
+        first_text_p50_ms=at(0.5, first_text),
+        first_text_p95_ms=at(0.95, first_text),
+        word_partial_p50_ms=at(0.5, lambda timings: timings.word_partial_ms),
+        word_partial_p95_ms=at(0.95, lambda timings: timings.word_partial_ms),
+        final_p50_ms=at(0.5, lambda timings: timings.final_ms),
+        final_p95_ms=at(0.95, lambda timings: timings.final_ms),
+        partial_gap_p50_ms=at(0.5, lambda timings: timings.partial_gap_ms),
+        revised=rate(revisions(clip) for clip in clips),
+        false_finals=sum(false_finals(clip) for clip in clips),
+        speed=Figure(speed.value, speed.interval, len(fast)),
+    )
+
+
+def block_of(clip: ClipResult) -> Hashable:
+    """What the clip shares its difficulty with: clips with the same text and the same last part of their ids.
+
+    `clean/brother` and `noise_10db/brother` are one sentence, heard twice.
+    """
+    return clip.id.rpartition("/")[2], clip.reference
+
+
+def word_errors(clip: ClipResult) -> ErrorCounts:
+    """Its word errors; all of its words are deleted where its stream failed."""
+    return clip.words if clip.outcome == "ok" else ErrorCounts(deletions=clip.words.reference)
+
+
+def char_errors(clip: ClipResult) -> ErrorCounts:
+    """Its character errors; all of its characters are deleted where its stream failed."""
+    return clip.chars if clip.outcome == "ok" else ErrorCounts(deletions=clip.chars.reference)
+
+
+def revisions(clip: ClipResult) -> tuple[int, int]:
+    """(words of partials changed or taken back later, words shown in partials); nothing where its stream failed."""
+    if clip.outcome != "ok":
+        return 0, 0
+    return clip.timings.revised_words, clip.timings.partial_words
+
+
+def false_finals(clip: ClipResult) -> int:
+    """Finals with text where nobody speaks."""
+    return clip.finals if not clip.reference.strip() else 0
+
+
+def first_partial(timings: Timings) -> tuple[float, ...]:
+    """The one value, or none."""
+    return () if timings.first_partial_ms is None else (timings.first_partial_ms,)
+
+
+def first_text(timings: Timings) -> tuple[float, ...]:
+    """The one value, or none."""
+    return () if timings.first_text_ms is None else (timings.first_text_ms,)
+
+
+def _rate(parts: list[tuple[float, float]], blocks: Sequence[Hashable]) -> Figure:
+    above, below = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    if not below:
+        return Figure(None)
+    return Figure(above / below, bootstrap_rate(parts, blocks=blocks), round(below))
+
+
+def _percentile(groups: list[Sequence[float]], share: float, blocks: Sequence[Hashable]) -> Figure:
+    values = [value for group in groups for value in group]
+    if not values:
+        return Figure(None)
+    return Figure(percentile(values, share), bootstrap_percentile(groups, share, blocks=blocks), len(values))
