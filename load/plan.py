@@ -37,10 +37,14 @@ class Arrival:
     Attributes:
         start_ms: when it connects, on the clock of its step.
         speech_ms: how long it speaks at the least: clips follow one another, with pauses, until then.
+        cut_ms: break the connection without a word after so much audio; None: never.
+        after: the number of the session whose place it takes: it does not connect before that one is over.
     """
 
     start_ms: float
     speech_ms: int
+    cut_ms: int | None = None
+    after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,9 @@ class SessionRecord:
         partials, finals: messages that came.
         chunks: messages of audio sent.
         late_p99_ms, late_max_ms: how late this tool sent them (its own fault, not the gateway's).
+        held_chunks, held_max_ms: messages that the connection did not take when they were due, and the longest wait.
+        cut: it broke its connection on purpose; its words are not held against the gateway.
+        speaking_ms: when its first audio was due, or None when it came to none.
     """
 
     number: int
@@ -52,6 +55,10 @@ class SessionRecord:
     chunks: int = 0
     late_p99_ms: float = 0.0
     late_max_ms: float = 0.0
+    held_chunks: int = 0
+    held_max_ms: float = 0.0
+    cut: bool = False
+    speaking_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,7 @@ class StepRecord:
         workers: processes that sent.
         worker_cpu: the busiest worker's share of one core, 0..1.
         late_p99_ms, late_max_ms: lateness over all chunks of the step.
+        notes: what was odd about the step itself, in sentences: a worker that died, a sender that was too slow.
     """
 
     sessions: int
@@ -101,3 +109,4 @@ class StepRecord:
     worker_cpu: float
     late_p99_ms: float
     late_max_ms: float
+    notes: tuple[str, ...] = ()

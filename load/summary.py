@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 Gauge = Literal["memory_bytes", "open_files", "threads", "tasks"]
 """What can leak."""
-Limit = Literal["none", "slo", "refusals", "errors", "generator", "unknown"]
-"""Why a row beyond the recommended one was not kept; `none` when every row was."""
+Limit = Literal["none", "slo", "refusals", "errors", "generator"]
+"""Why a row does not count: too slow, refused, failed, or not sent in time. `none` when it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,7 @@ class LoadRow:
         generator_limited: the tool itself was too slow, and the row says nothing about the gateway.
         slo_kept: whether the row keeps the SLO (a row of a limited generator never does).
         missed: what was missed, for people, or empty.
+        limit: what it was missed by, in one word.
         usage: of the processes that were looked at.
     """
 
@@ -151,6 +152,7 @@ class LoadRow:
     generator_limited: bool
     slo_kept: bool
     missed: tuple[str, ...] = ()
+    limit: Limit = "none"
     usage: tuple[Usage, ...] = ()
 
 
@@ -166,7 +168,7 @@ class Recommendation:
         missed: the smallest above it that does not; None where none was measured.
         knee: concurrency at which throughput or latency leaves the straight line; None where it does not.
         margin: share taken off `kept`.
-        limit: what came first beyond `kept`.
+        limit: of the first row that was not kept; `none` when all were.
         sentence: all of it, for people.
     """
 
@@ -187,16 +189,19 @@ class LeakVerdict:
 
     Attributes:
         source, gauge: of whom, which.
-        verdict: `grows`, `flat`, or `unknown` where there were too few looks.
+        verdict: `grows`; `stays`: did not come back to its level after the load; `flat`; or `unknown` where there were
+            too few looks.
         per_minute: the slope, in the gauge's unit (bytes, files, threads, tasks).
         interval: its 95 % confidence interval.
         start, end: the level before the load and after it; None where it was not seen.
         sentence: for people.
+
+    `grows` and `stays` are leaks.
     """
 
     source: str
     gauge: Gauge
-    verdict: Literal["grows", "flat", "unknown"]
+    verdict: Literal["grows", "stays", "flat", "unknown"]
     per_minute: float | None
     interval: Interval | None
     start: float | None
