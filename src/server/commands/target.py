@@ -30,8 +30,8 @@ class Target:
     host: str
 
 
-def parse_server(text: str) -> Target:
-    """Read `--server`.
+def parse_server(text: str, *, flag: str = "--server") -> Target:
+    """Read `--server`, or the flag that names a server in another command.
 
     Raises:
         Stop: it is neither a URL of a known kind nor `host:port`.
@@ -41,23 +41,23 @@ def parse_server(text: str) -> Target:
         try:
             address, tls = parse_endpoint(text)
         except ValueError as error:
-            raise _not_understood(text, str(error)) from None
+            raise _not_understood(flag, text, str(error)) from None
         return Target("riva", address, tls, address.rpartition(":")[0].strip("[]"))
     if scheme not in ("https", "wss", "http", "ws"):
-        raise _not_understood(text, f"{scheme}:// is not known.")
+        raise _not_understood(flag, text, f"{scheme}:// is not known.")
     try:
         url = urlsplit(text)
         host, _ = url.hostname, url.port
     except ValueError:
         host = None
     if not host:
-        raise _not_understood(text, "the URL has no host, or a port that is none.")
+        raise _not_understood(flag, text, "the URL has no host, or a port that is none.")
     return Target("gateway", text.rstrip("/"), scheme in ("https", "wss"), host)
 
 
-def _not_understood(text: str, why: str) -> Stop:
+def _not_understood(flag: str, text: str, why: str) -> Stop:
     return Stop(
-        f"--server {text!r}: {why} A gateway is named as https://host:port, a Riva server as host:port "
+        f"{flag} {text!r}: {why} A gateway is named as https://host:port, a Riva server as host:port "
         "(grpcs://host:port with TLS).",
         Exit.CONFIGURATION,
     )

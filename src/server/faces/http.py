@@ -25,6 +25,7 @@ from server.admission import Admission
 from server.api_docs import TAGS, answer, completed
 from server.faces import nim_info
 from server.faces.api_pages import add_pages
+from server.process import ProcessGauges
 from server.refusals import openai_error, refusal
 
 SECURITY_HEADERS = {
@@ -73,6 +74,7 @@ def build_http(
     app = FastAPI(title="riva-gateway", version=version, docs_url=None, redoc_url=None)
     app.add_middleware(SecurityHeaders)
     _add_errors(app, sockets)
+    gauges = ProcessGauges()
 
     async def readiness() -> Readiness:
         if admission.draining:
@@ -100,6 +102,7 @@ def build_http(
             "version": version,
             "draining": admission.draining,
             "streams": {"in_use": admission.in_use, "limit": admission.max_streams},
+            "process": gauges.look(),
         }
         endpoints = endpoints_of(engine)
         if endpoints:
