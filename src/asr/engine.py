@@ -85,10 +85,11 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether streams can be served now, and in one sentence why not."""
+    """Whether streams can be served now, and in one sentence why not; `engine`: who recognizes behind a gateway."""
 
     ready: bool
     detail: str = ""
+    engine: str = ""
 
 
 class Engine(Protocol):

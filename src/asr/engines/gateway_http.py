@@ -42,7 +42,7 @@ async def fetch_readiness(config: GatewayConfig, address: Address, context: ssl.
     except ASRError as error:
         return Readiness(False, error.message)
     if isinstance(body, dict) and isinstance(body.get("ready"), bool):
-        return Readiness(body["ready"], str(body.get("detail") or ""))
+        return Readiness(body["ready"], str(body.get("detail") or ""), str(body.get("engine") or ""))
     return Readiness(False, status_error(status, retry_after).message)
 
 
