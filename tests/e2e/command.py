@@ -109,9 +109,9 @@ def plain(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\]8;[^\x1b\x07]*(?:\x1b\\|\x07)", "", text)
 
 
-def sound(path: Path, seconds: float = 1.0, rate_hz: int = 16_000) -> Path:
+def sound(path: Path, seconds: float = 1.0, rate_hz: int = 16_000, *, loud: int = 8000) -> Path:
     """A WAV file with a tone in it, for recognizers that do not listen."""
-    samples = (8000 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate_hz)) / rate_hz)).astype("<i2")
+    samples = (loud * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate_hz)) / rate_hz)).astype("<i2")
     with wave.open(str(path), "wb") as out:
         out.setnchannels(1)
         out.setsampwidth(2)

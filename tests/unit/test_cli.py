@@ -33,7 +33,7 @@ from server.commands.serve import facts_of
 from server.commands.target import Target, certificate_to_trust, parse_server
 from server.settings import ServerSettings
 
-COMMANDS = ("serve", "transcribe", "listen", "models", "health", "mock-riva", "schema")
+COMMANDS = ("serve", "transcribe", "listen", "models", "health", "mock-riva", "schema", "golden", "load")
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
@@ -203,11 +204,15 @@ def test_every_make_word_in_the_documents_exists() -> None:
 def _flags() -> dict[str, set[str]]:
     group = typer.main.get_command(app)
     commands = group.commands  # type: ignore[attr-defined]
-    flags = {
-        name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-        for name, command in commands.items()
-    }
-    return {name: {option for option in options if option.startswith("-")} for name, options in flags.items()}
+    return {name: set(_flags_of(command)) for name, command in commands.items()}
+
+
+def _flags_of(command: Any) -> Iterator[str]:
+    """A command's flags, and those of the words below it."""
+    for parameter in command.params:
+        yield from (option for option in (*parameter.opts, *parameter.secondary_opts) if option.startswith("-"))
+    for word in getattr(command, "commands", {}).values():
+        yield from _flags_of(word)
 
 
 def test_every_command_line_in_the_documents_can_be_typed() -> None:

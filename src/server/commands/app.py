@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 import asr
+from server.commands.golden import golden
 from server.commands.listen import listen
+from server.commands.load import load
 from server.commands.mock_riva import mock_riva
 from server.commands.schema import schema
 from server.commands.serve import serve
@@ -54,3 +56,5 @@ app.command()(models)
 app.command()(health)
 app.command("mock-riva")(mock_riva)
 app.command()(schema)
+app.add_typer(golden, name="golden")
+app.command()(load)
