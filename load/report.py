@@ -117,7 +117,7 @@ def _rows(sweep: Sweep) -> Html:
     for row in sweep.rows:
         words = [cell("wer", row.wer.value, row.wer.interval), cell("cer", row.cer.value, row.cer.interval)]
         times = [_times(row.first_text_p50_ms, row.first_text_p99_ms), _times(row.final_p50_ms, row.final_p99_ms)]
-        counts = [row.errors, row.refusals, row.disconnects, row.timeouts]
+        counts = [f"{count:,}" for count in (row.errors, row.refusals, row.disconnects, row.timeouts)]
         body.append((f"{row.sessions:,}", *words, *times, f"{row.throughput:,.1f}", *counts, _kept(row)))
     more = [
         Column("Sessions"), Column("Spoke at a time"), Column("Came"), Column("Ended well"),
@@ -156,6 +156,8 @@ def _rows(sweep: Sweep) -> Html:
 
 
 def _kept(row: LoadRow) -> Html:
+    if row.interrupted:
+        return badge("interrupted", "warn")
     if row.generator_limited:
         return badge("tool late", "warn")
     return badge("kept", "good") if row.slo_kept else badge("missed", "bad")

@@ -1,11 +1,12 @@
 """Is run B worse than run A? The release gate: paired, with its error rates stated.
 
 What decides are the figures of `DECIDING`, over all clips that both runs have. Each is tested one-sided ("B is not
-worse") by swapping the runs' results sentence by sentence (`paired.paired_test`), and the p-values are adjusted for
-their number (Holm), so that the probability of calling B worse in *any* of them although it is as good as A is at most
-alpha. Figures that could not become significant whatever the signs of their differences (too few sentences differ) are
-not tested and cost the others nothing (Tarone: A modified Bonferroni method for discrete data, Biometrics 46, 1990).
-A difference must also be larger than its margin (`margin_of`): what is certain and small does not stop a release.
+worse") by swapping the runs' results sentence by sentence (`paired.paired_test`; medians of latencies by how much each
+sentence's own shift), and the p-values are adjusted for their number (Holm), so that the probability of calling B worse
+in *any* of them although it is as good as A is at most alpha. Figures that could not become significant whatever the
+signs of their differences (too few sentences differ) are not tested and cost the others nothing (Tarone: A modified
+Bonferroni method for discrete data, Biometrics 46, 1990). A difference must also be larger than its margin
+(`margin_of`): what is certain and small does not stop a release.
 Rows of single conditions are there to read: they never decide, and their p-values are not adjusted.
 
 What no such test sees is what makes a whole run slower, as a machine that is busy with other work: run both at the same
@@ -14,6 +15,7 @@ hour on the same machine, or together (`evaluation.shadow`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -33,6 +35,18 @@ ALPHA = 0.05
 MIN_ALPHA, MAX_ALPHA = 0.001, 0.5
 """Less would take more draws than are worth while; more is no test."""
 
+RATES = ("wer", "cer", "revised")
+"""The figures that are shares."""
+
+MAX_DRAWN = 20_000_000
+"""Draws times clips beyond which there are only as many draws as alpha needs: bounds the memory of a large set."""
+
+COUNTS = ("failed", "false_finals")
+"""The figures that are numbers of clips, or nearly so."""
+
+MOST_OF_THE_REST = 0.5
+"""Of the words that A has right: where fewer could not be told to be lost, nothing is claimed."""
+
 DECIDING = tuple(SAMPLES_OF)
 """The figures that decide, in the order in which they are shown."""
 
@@ -50,8 +64,8 @@ class Difference:
         p_value: of "B is not worse", one-sided, paired; adjusted for the number of figures tested (Holm) where the
             condition is "all", as it is elsewhere.
         margin: a difference below this is not called worse, however certain.
-        detectable: the smallest true difference that this comparison finds with a probability of 80 %; None where it
-            finds none, however large, for want of clips.
+        detectable: the smallest true difference that this comparison finds with a probability of 80 %; None where for
+            want of clips it finds none, or none that there could be.
         worse, better: significantly, and by more than the margin; never for a single condition.
         clips: how many pairs it rests on.
     """
@@ -141,11 +155,13 @@ def compare(
             f"The probability of a false alarm lies between {MIN_ALPHA} and {MAX_ALPHA}, not at {alpha}.",
             param="alpha",
         )
-    if samples is None:
-        samples = max(SAMPLES, round(10 * len(metrics) / alpha))
     pairs, notes = _paired(a, b)
-    differences = _decide(pairs, alpha, metrics, samples)
+    if samples is None:
+        fewest, enough = (round(times * len(metrics) / alpha) for times in (2, 10))
+        samples = max(SAMPLES, min(enough, max(fewest, MAX_DRAWN // len(pairs))))
     conditions = dict.fromkeys(clip.condition for clip, _ in pairs)
+    pairs.sort(key=lambda pair: pair[0].id)  # the draws, and so the figures, are the same in whatever order clips came
+    differences = _decide(pairs, alpha, metrics, samples)
     if by_condition and len(conditions) > 1:
         for condition in conditions:
             differences += _read(
@@ -184,8 +200,7 @@ def _decide(pairs: Sequence[Pair], alpha: float, metrics: Sequence[str], samples
     better = dict(zip(tested, holm([tests[metric].p_better for metric in tested]), strict=True))
     rows = []
     for metric, test in tests.items():
-        # A figure that is not tested now would be one more if it were.
-        each = alpha / (len(tested) + (metric not in tested))
+        each = _alpha_for(metric, tests, alpha)
         row = _row(metric, "all", found[metric], test, each, worse.get(metric, 1.0))
         rows.append(
             replace(
@@ -195,6 +210,15 @@ def _decide(pairs: Sequence[Pair], alpha: float, metrics: Sequence[str], samples
             )
         )
     return rows
+
+
+def _alpha_for(metric: str, tests: Mapping[str, PairedTest], alpha: float) -> float | None:
+    """The error rate that a figure is tested at, or would be if all of its sentences differed; else None."""
+    lowest = {name: test.lowest_p for name, test in tests.items()}
+    if metric not in _testable(lowest, alpha):
+        lowest[metric] = 2.0 ** -tests[metric].blocks
+    tested = _testable(lowest, alpha)
+    return alpha / len(tested) if metric in tested else None
 
 
 def _read(
@@ -210,19 +234,29 @@ def _read(
 
 
 def _tested(sample: Sample, samples: int) -> PairedTest:
-    return paired_test(sample.statistic, sample.differs, sizes=sample.sizes, samples=samples)
+    return paired_test(sample.statistic, sample.differs, sizes=sample.sizes, shifts=sample.shifts, samples=samples)
 
 
-def _row(metric: str, condition: str, sample: Sample, test: PairedTest, alpha: float, p_value: float) -> Difference:
+def _row(
+    metric: str, condition: str, sample: Sample, test: PairedTest, alpha: float | None, p_value: float
+) -> Difference:
     n = test.blocks
     as_of_a = np.repeat(np.array([[1, 0]], dtype=np.float32), n, axis=1)
     of_a = float(sample.statistic(as_of_a)[0])
     margin = margin_of(metric, of_a)
     found = None
-    if n >= blocks_needed(alpha) and sample.enough:
-        found = detectable(test.error, alpha=alpha, effective=test.effective, margin=margin, grain=sample.step)
-    if found is not None:
-        found = max(found, blocks_needed(alpha) * sample.step)
+    if alpha is not None and n >= blocks_needed(alpha) and sample.enough:
+        found = detectable(
+            test.error,
+            alpha=alpha,
+            effective=test.effective if sample.shifts is None else float(n),
+            margin=margin,
+            grain=sample.step,
+            shift_error=None if sample.shifts is None else test.shift_error,
+        )
+        if found is not None:
+            found = max(found, blocks_needed(alpha) * sample.step)
+            found = None if found > _largest(metric, of_a, sample.clips) else found
     return Difference(
         metric=metric,
         condition=condition,
@@ -237,6 +271,18 @@ def _row(metric: str, condition: str, sample: Sample, test: PairedTest, alpha: f
         better=False,
         clips=sample.clips,
     )
+
+
+def _largest(metric: str, of_a: float, clips: int) -> float:
+    """The largest rise that can be claimed to be found.
+
+    No more can fail than there are clips, or as good as that be heard in silence. A share cannot rise above all; and
+    where it would have to rise by most of what is left, the sentences are so few that the normal distribution, by which
+    the claim is reckoned, is far off.
+    """
+    if metric in RATES:
+        return max(1.0 - of_a, 0.0) * MOST_OF_THE_REST
+    return clips - of_a if metric in COUNTS else math.inf
 
 
 def _testable(lowest: Mapping[str, float], alpha: float) -> list[str]:
@@ -276,13 +322,19 @@ def _paired(a: GoldenRun, b: GoldenRun) -> tuple[list[Pair], list[str]]:
         if left := len(run.clips) - len(pairs):
             notes.append(f"{_clips(left)} of {name} not compared: the other run has none with that name and text.")
     for what, of_a, of_b in (
-        ("machines", a.info.machine, b.info.machine),
+        ("machines", *(info.machine.partition(";")[0] for info in (a.info, b.info))),
         ("chunk lengths", f"{a.info.chunk_ms} ms", f"{b.info.chunk_ms} ms"),
         ("silence after the clips", f"{a.info.tail_ms} ms", f"{b.info.tail_ms} ms"),
         ("numbers of clips at a time", str(a.info.concurrency), str(b.info.concurrency)),
     ):
         if of_a != of_b:
             notes.append(f"The runs differ in {what} ({of_a}; {of_b}): latencies may differ for that alone.")
+    notes += [
+        f"The machine that streamed {name} was busy (load average up to {info.load_average:.1f} on {info.cores} "
+        "cores): its latencies are partly its own."
+        for name, info in (("A", a.info), ("B", b.info))
+        if info.busy and info.load_average is not None
+    ]
     return pairs, notes
 
 
@@ -314,7 +366,11 @@ def _remarks(pairs: Sequence[Pair], differences: Sequence[Difference]) -> list[s
         f"{row.metric} of B is above A's by more than is usually found, and yet not significantly: it comes of few "
         "clips. Look at the conditions and at the clips themselves."
         for row in differences
-        if row.condition == "all" and not row.worse and row.difference > max(row.margin, row.detectable or 0.0)
+        if row.condition == "all"
+        and not row.worse
+        and row.difference > row.margin
+        and row.detectable is not None
+        and row.difference > row.detectable
     ]
     if differences and all(row.detectable is None for row in differences if row.condition == "all"):
         notes.append("There are too few clips to call any difference significant.")

@@ -70,7 +70,12 @@ def _headline(
     power = [f"{_change(d, d.detectable)} in {named(d.metric)}" for d in deciding if d.detectable is not None][:3]
     sure = f"The probability of calling B worse although it is not is at most {percent(comparison.alpha, 0)}."
     if power:
-        sure += f" A true loss of {', '.join(power)} would be found four times out of five; smaller ones may go unseen."
+        sure += (
+            f" A true loss of {'; '.join(power)} would be found four times out of five, a smaller one may go unseen."
+        )
+    blind = [d for d in deciding if d.metric == "wer" and d.detectable is None]
+    if blind:
+        sure += " How large a change of the word error rate would be found cannot be told from these clips."
     shown = [
         (named(d.metric).capitalize(), written(d.metric, d.b), f"A: {written(d.metric, d.a)}")
         for d in deciding
@@ -93,6 +98,8 @@ def _change(difference: Difference, value: float | None, *, signed: bool = False
     """A difference in words: rates in percentage points."""
     if value is None:
         return NOTHING
+    if difference.metric.endswith("_ms"):
+        value = round(value)  # what is written as 0 has no sign
     sign = ("+" if value > 0 else "-" if value < 0 else "±").replace("-", "−") if signed else ("−" if value < 0 else "")
     size = abs(value)
     if difference.metric in RATES:

@@ -94,6 +94,20 @@ def between(metric: str, interval: Interval | None) -> str:
     return f"{number} to {high}" if unit == high.partition(" ")[2] else f"{low} to {high}"
 
 
+def revised(share: float | None, shown: int, *, said: int) -> str:
+    """The share of the words shown in partials that did not stay. Where nobody speaks none of them may stay, and a
+    share would say nothing: told is how many there were.
+
+    Args:
+        share: of those shown; None where none was.
+        shown: words of partials.
+        said: words of the reference.
+    """
+    if share is None or said:
+        return written("revised", share)
+    return f"{round(share * shown):,} of {shown:,}"
+
+
 def cell(metric: str, value: float | None, interval: Interval | None = None) -> Html:
     """A figure with its interval below it."""
     if value is None:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from statistics import median
 from types import MappingProxyType
 from typing import Literal
@@ -28,8 +29,8 @@ from evaluation.clips import Clip, ClipSet
 from evaluation.normalizer import NORMALIZER
 from evaluation.player import PATIENCE, Patience, Sleep, play
 from evaluation.recording import Recording
-from evaluation.results import NO_TIMINGS, ClipResult, GoldenRun, RunInfo
-from evaluation.scoring import score
+from evaluation.results import NO_TIMINGS, ClipResult, GoldenRun, PartErrors, RunInfo
+from evaluation.scoring import score, score_parts
 from evaluation.sets import samples
 from evaluation.timing import measure
 
@@ -128,9 +129,11 @@ async def run_set(
             concurrency=plan.concurrency,
             normalizer=NORMALIZER,
             started_at=now.astimezone(UTC).isoformat(timespec="seconds"),
-            machine=machine(),
+            machine=machine(runner.busiest),
             version=asr.__version__,
             labels=dict(plan.labels),
+            cores=os.cpu_count() or 0,
+            load_average=runner.busiest,
         ),
         tuple(runner.results[clip.id] for clip in clip_set.clips),
     )
@@ -164,7 +167,18 @@ def result_of(clip: Clip, recording: Recording) -> ClipResult:
         detail=recording.detail,
         gaps_ms=recording.gaps_ms,
         ready_ms=recording.ready_ms,
+        sent_ms=recording.audio_ms,
+        parts=_parts(clip, hypothesis) if ended_well else (),
     )
+
+
+def _parts(clip: Clip, hypothesis: str) -> tuple[PartErrors, ...]:
+    """The errors of each clip that this one is joined of; of a clip with a file of its own there are none."""
+    if isinstance(clip.source, Path):
+        return ()
+    joined = [part for part in clip.source if not isinstance(part, int)]
+    found = score_parts([part.text for part in joined], hypothesis)
+    return tuple(PartErrors(part.id, part.text, *errors) for part, errors in zip(joined, found, strict=True))
 
 
 def late_clips(run: GoldenRun) -> tuple[ClipResult, ...]:
@@ -183,9 +197,19 @@ def late_clips(run: GoldenRun) -> tuple[ClipResult, ...]:
     return tuple(late)
 
 
-def machine() -> str:
-    """The machine that streams, for people."""
-    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()} on {sys.platform}"
+def machine(busiest: float | None = None) -> str:
+    """The machine that streams, for people, and its highest load average."""
+    told = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()} on {sys.platform}"
+    return told if busiest is None else f"{told}; load average up to {busiest:.1f}"
+
+
+def busier(than: float | None) -> float | None:
+    """The load average of the last minute, or the one before where that was higher; None where no system tells it."""
+    try:
+        now = os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return than
+    return now if than is None else max(now, than)
 
 
 class _Runner:
@@ -208,6 +232,7 @@ class _Runner:
         self._sleep = sleep
         self._options = plan.wishes()
         self.results: dict[str, ClipResult] = {}
+        self.busiest = busier(None)
 
     async def run(self) -> None:
         phases = [[clip for clip in self._clips if self._plan.realtime(clip) is realtime] for realtime in (True, False)]
@@ -229,6 +254,7 @@ class _Runner:
             clip = waiting.pop()
             result = await self._measured(clip)
             self.results[clip.id] = result
+            self.busiest = busier(self.busiest)
             if self._on_clip is not None:
                 self._on_clip(result, len(self.results), len(self._clips))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from evaluation.clips import Clip
 from evaluation.set_files import MAX_LIST_BYTES, bad, field, read_json, speech_of, words_of
 
 SCHEMA = "riva-gateway.golden-set/1"
+
+UNORDERED = 1_000_000
+"""Where a manifest without an `order` stands: behind those that have one."""
 
 _Entries = dict[str, tuple[Path, str, dict[str, Any]]]
 """Clip id → its manifest, condition and entry."""
@@ -38,19 +42,22 @@ def manifests_in(folder: Path) -> tuple[Path, ...]:
 
 
 def read_manifests(paths: Sequence[Path], beside: Sequence[Path] = ()) -> tuple[Clip, ...]:
-    """The clips of these manifests, in order. Their joins may also name clips of the manifests `beside` them.
+    """The clips of these manifests, by the manifests' `order`, and where it is equal or missing as they are given.
+
+    Their joins may also name clips of the manifests `beside` them.
 
     Raises:
         ASRError: `bad_request` or `not_found`: the message names the manifest and the clip.
     """
     entries: _Entries = {}
-    wanted: list[str] = []
+    wanted: list[tuple[int, str]] = []
     for path in (*paths, *(path for path in beside if path not in paths)):
         document = read_json(path, MAX_LIST_BYTES)
         if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             found = document.get("schema") if isinstance(document, dict) else type(document).__name__
             raise bad(path, f"is no set of clips: its schema is {found!r}, not {SCHEMA!r}.")
         condition = field(path, "its condition", document, "condition", str)
+        order = field(path, "its place among the others", document, "order", int, UNORDERED)
         for index, entry in enumerate(field(path, "its clips", document, "clips", list)):
             if not isinstance(entry, dict):
                 raise bad(path, f"has a clip that is no object (number {index}).")
@@ -60,11 +67,12 @@ def read_manifests(paths: Sequence[Path], beside: Sequence[Path] = ()) -> tuple[
                 raise bad(path, f"has the clip {clip_id!r} twice{where}. Ids must be unique in a set.")
             entries[clip_id] = (path, condition, entry)
             if path in paths:
-                wanted.append(clip_id)
+                wanted.append((order, clip_id))
     made: dict[str, Clip] = {}
-    for clip_id in wanted:
+    ordered = [clip_id for _, clip_id in sorted(wanted, key=itemgetter(0))]
+    for clip_id in ordered:
         _make(clip_id, entries, made, ())
-    return tuple(made[clip_id] for clip_id in wanted)
+    return tuple(made[clip_id] for clip_id in ordered)
 
 
 def _make(

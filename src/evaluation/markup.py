@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from html import escape
 
 VOID = frozenset({"br", "meta", "link"})
+MANY = 10
+"""From so many columns on a table is set more tightly."""
+
 SHAPES = frozenset({"path", "rect", "circle", "line"})
 _UNFIT = dict.fromkeys(
     [*(set(range(0x20)) - {0x09, 0x0A}), *range(0x7F, 0xA0), *range(0xD800, 0xE000)], "\N{REPLACEMENT CHARACTER}"
@@ -91,7 +94,8 @@ def table(
         )
         for n, row in enumerate(rows)
     ]
-    whole = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body))
+    many = "many" if len(columns) >= MANY else None
+    whole = tag("table", tag("caption", caption), tag("thead", head), tag("tbody", *body), class_=many)
     return tag("div", whole, class_="scroll", tabindex="0", role="region", aria_label=caption)
 
 

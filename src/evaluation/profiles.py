@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from asr.errors import ASRError, Code, quoted
-from evaluation.results import GoldenRun
+from evaluation.results import ClipResult, GoldenRun
 from evaluation.samples import margin_of
 from evaluation.statistics import Interval
-from evaluation.summary import Figure, Row, pool, summarize
+from evaluation.summary import Figure, Row, pool, summarize, tells
 
 METRICS = (
     "wer",
@@ -88,8 +88,8 @@ class RuleResult:
         rule: the rule.
         value: the pooled figure; None where the set has nothing to measure it on, and then nothing is missed.
         interval: its 95 % confidence interval, where there is one.
-        clips: how many it rests on.
-        kept: whether it is within the limit.
+        clips: how many it rests on: those that match and tell this figure.
+        kept: whether it is within the limit; also where nothing was measured, see `measured`.
     """
 
     rule: Rule
@@ -97,6 +97,11 @@ class RuleResult:
     interval: Interval | None
     clips: int
     kept: bool
+
+    @property
+    def measured(self) -> bool:
+        """Whether there was anything to hold against the limit: one that nothing was held against was not kept."""
+        return self.value is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +113,13 @@ class Judgement:
 
     @property
     def kept(self) -> bool:
-        """Whether every rule was kept."""
+        """Whether no rule was missed. Those that were not measured are not missed: look at `measured`, too."""
         return all(result.kept for result in self.results)
+
+    @property
+    def measured(self) -> bool:
+        """Whether there was anything to hold against every limit."""
+        return all(result.measured for result in self.results)
 
 
 def load_profile(name_or_path: str) -> Profile:
@@ -157,12 +167,12 @@ def parse_profile(text: str, name: str) -> Profile:
 
 def judge(run: GoldenRun, profile: Profile) -> Judgement:
     """Hold a run against a profile: each rule on the figure pooled over all clips whose condition matches."""
-    rows: dict[tuple[str, ...], Row] = {}
+    pooled: dict[tuple[str, ...], tuple[list[ClipResult], Row]] = {}
     for rule in profile.rules:
-        if rule.conditions not in rows:
+        if rule.conditions not in pooled:
             clips = [clip for clip in run.clips if any(fnmatchcase(clip.condition, each) for each in rule.conditions)]
-            rows[rule.conditions] = pool(clips, ", ".join(rule.conditions))
-    return Judgement(profile, tuple(_held(rows[rule.conditions], rule) for rule in profile.rules))
+            pooled[rule.conditions] = clips, pool(clips, ", ".join(rule.conditions))
+    return Judgement(profile, tuple(_held(*pooled[rule.conditions], rule) for rule in profile.rules))
 
 
 def guard_limits(run: GoldenRun, name: str = "guard") -> str:
@@ -216,10 +226,11 @@ def _said(text: str) -> str:
     return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
-def _held(row: Row, rule: Rule) -> RuleResult:
-    figure = figure_of(row, rule.metric) if row.clips else Figure(None)
+def _held(clips: Sequence[ClipResult], row: Row, rule: Rule) -> RuleResult:
+    telling = sum(tells(clip, rule.metric) for clip in clips)
+    figure = figure_of(row, rule.metric) if telling else Figure(None)
     kept = figure.value is None or figure.value <= rule.limit
-    return RuleResult(rule, figure.value, figure.interval, row.clips, kept)
+    return RuleResult(rule, figure.value, figure.interval, telling, kept)
 
 
 def figure_of(row: Row, metric: str) -> Figure:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 from evaluation.charts import Axis, Limit, Row, Series, bars, distributions, figure, keys, lines
 from evaluation.clip_report import all_clips, worst
 from evaluation.comparison_report import comparison_page
-from evaluation.figures import axis_percent, between, cell, counted, duration, milliseconds, named, percent, written
+from evaluation.figures import (
+    axis_percent,
+    between,
+    cell,
+    counted,
+    duration,
+    milliseconds,
+    named,
+    percent,
+    revised,
+    written,
+)
 from evaluation.golden import late_clips
-from evaluation.markup import Column, Html, badge, facts, fold, notice, section, table, tag
+from evaluation.markup import Column, Html, badge, facts, fold, html, notice, section, table, tag
 from evaluation.page import page
 from evaluation.profiles import Judgement
-from evaluation.report_parts import footer, key_figures, run_facts, subtitle
+from evaluation.report_parts import footer, kept, key_figures, rule_of, rule_of_all, run_facts, subtitle
 from evaluation.results import GoldenRun
 from evaluation.summary import Row as Pooled
-from evaluation.summary import Summary
+from evaluation.summary import Summary, first_partial
 from evaluation.terms import terms
 
 __all__ = ["comparison_page", "golden_page"]
@@ -56,7 +66,10 @@ def golden_page(run: GoldenRun, summary: Summary, judgement: Judgement | None) -
     sections += [section("How it was measured", facts(run_facts(run.info))), terms("golden")]
     verdict = None
     if judgement is not None:
-        verdict = badge("Kept", "good") if judgement.kept else badge("Missed", "bad")
+        looked_at = any(result.measured for result in judgement.results)
+        verdict = badge("Kept", "good") if looked_at else badge("Not measured", "warn")
+        if not judgement.kept:
+            verdict = badge("Missed", "bad")
     return page(
         f"Golden run: {run.info.set_name}",
         subtitle(run.info),
@@ -80,13 +93,7 @@ def _headline(run: GoldenRun, summary: Summary, judgement: Judgement | None) -> 
             f"95 % within {milliseconds(total.final_p95_ms.value)}. "
         )
     if judgement is not None:
-        missed = sum(not result.kept for result in judgement.results)
-        rules = f"{counted(len(judgement.results), 'limit')} of the profile “{judgement.profile.name}”"
-        said.append(
-            f"{missed} of the {rules} {'was' if missed == 1 else 'were'} missed."
-            if missed
-            else f"All {rules} were kept."
-        )
+        said.append(kept(judgement))
     notices = []
     if total.failed:
         words = f"{total.failed:,} of {counted(total.clips, 'clip')} failed; none of their words count as heard."
@@ -99,6 +106,12 @@ def _headline(run: GoldenRun, summary: Summary, judgement: Judgement | None) -> 
         words = (
             f"This machine sent {counted(len(late), 'clip')} late, by up to {worst}: their latencies hold its own "
             "delay. Measure again with fewer clips at a time, or on a machine with less to do."
+        )
+        notices.append(notice(words, "warn"))
+    if run.info.busy and run.info.load_average is not None:
+        words = (
+            f"This machine had too much to do (load average up to {run.info.load_average:.1f} on {run.info.cores} "
+            "cores): latencies are partly its own."
         )
         notices.append(notice(words, "warn"))
     shown = [
@@ -116,7 +129,7 @@ def _headline(run: GoldenRun, summary: Summary, judgement: Judgement | None) -> 
 
 def _rules(judgement: Judgement) -> Html:
     rows = []
-    for result in judgement.results:
+    for result in sorted(judgement.results, key=lambda result: result.kept):  # the missed ones first
         rule = result.rule
         verdict = badge("kept", "good") if result.kept else badge("missed", "bad")
         if result.value is None:
@@ -133,20 +146,17 @@ def _rules(judgement: Judgement) -> Html:
     )
 
 
-def _limit(judgement: Judgement | None, metric: str, condition: str) -> float | None:
-    """The strictest limit that a condition is under."""
-    rules = judgement.profile.rules if judgement else ()
-    limits = [r.limit for r in rules if r.metric == metric and any(fnmatchcase(condition, c) for c in r.conditions)]
-    return min(limits, default=None)
-
-
 def _accuracy(summary: Summary, judgement: Judgement | None) -> Html:
-    rows = []
+    rows, shared = [], False
     for pooled in (*summary.conditions, summary.all):
         if pooled.wer.value is None:
             continue
-        limit = _limit(judgement, "wer", pooled.condition) if pooled is not summary.all else None
-        missed = limit is not None and pooled.wer.value > limit
+        whole = pooled is summary.all
+        rule = rule_of_all(judgement, "wer") if whole else rule_of(judgement, "wer", pooled.condition)
+        limit = rule.rule.limit if rule else None
+        # A rule that was kept by its conditions together was not missed by one of them.
+        missed = rule is not None and not rule.kept and pooled.wer.value > rule.rule.limit
+        shared = shared or (rule is not None and not whole and rule.rule.conditions != (pooled.condition,))
         text = f"{percent(pooled.wer.value)}{' (above its limit)' if missed else ''}"
         rows.append(
             Row(pooled.condition, pooled.wer.value, pooled.wer.interval, limit, "bad" if missed else "plain", text)
@@ -171,7 +181,7 @@ def _accuracy(summary: Summary, judgement: Judgement | None) -> Html:
         curve = lines(series, x, Axis("error rate", axis_percent, low=0), about=about, height=320)
         charts.append(figure("Errors as the noise rises", curve, legend=keys(["words (WER)", "characters (CER)"])))
     about = "Whiskers are 95 % confidence intervals; fewer words make them wider."
-    if any(row.limit is not None for row in rows):
+    if shared:
         about += " A limit holds for the conditions of its rule together: one of them alone may be above it."
     return section("Accuracy", *charts, about=about)
 
@@ -187,7 +197,7 @@ def _told(what: str, rows: Sequence[Row]) -> str:
 
 def _latency(run: GoldenRun, judgement: Judgement | None) -> Html:
     good = [clip for clip in run.clips if clip.outcome == "ok"]
-    first = [clip.timings.first_partial_ms for clip in good if clip.timings.first_partial_ms is not None]
+    first = [value for clip in good for value in first_partial(clip.timings)]
     finals = [value for clip in good for value in clip.timings.final_ms]
     if not first and not finals:
         return section(
@@ -200,9 +210,8 @@ def _latency(run: GoldenRun, judgement: Judgement | None) -> Html:
     ):
         if not values:
             continue
-        limit = (
-            min((r.limit for r in judgement.profile.rules if r.metric == metric), default=None) if judgement else None
-        )
+        rule = rule_of_all(judgement, metric)
+        limit = rule.rule.limit if rule else None
         limits = [] if limit is None else [Limit(limit, f"95 % by {milliseconds(limit)}")]
         kept = (
             ""
@@ -255,5 +264,11 @@ def _times(rows: Sequence[Pooled], figures: Sequence[tuple[str, str]], caption: 
 
 
 def _cells(row: Pooled, figures: Sequence[tuple[str, str]]) -> list[Html]:
-    measured = [getattr(row, metric) for metric, _ in figures]
-    return [cell(metric, f.value, f.interval) for (metric, _), f in zip(figures, measured, strict=True)]
+    cells = []
+    for metric, _ in figures:
+        figure = getattr(row, metric)
+        if metric == "revised" and not row.wer.count:
+            cells.append(html(revised(figure.value, figure.count, said=0)))
+        else:
+            cells.append(cell(metric, figure.value, figure.interval))
+    return cells

@@ -1,11 +1,15 @@
-"""What the reports have in common: who was measured and when, the large figures, the line at the end."""
+"""What the reports have in common: who was measured and when, the large figures, the limits, the line at the end."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from operator import itemgetter
 
+from evaluation.figures import counted
 from evaluation.markup import Html, tag
+from evaluation.profiles import Judgement, RuleResult
 from evaluation.results import RunInfo
 
 
@@ -57,3 +61,45 @@ def key_figures(figures: Sequence[tuple[str, str, str]]) -> Html:
 def footer(version: str, started_at: str, machine: str) -> list[str]:
     """The last line of a report."""
     return [f"riva-gateway {version}", moment(started_at), machine]
+
+
+def kept(judgement: Judgement) -> str:
+    """How many limits were kept, of those for which there was anything to measure."""
+    looked_at = [result for result in judgement.results if result.measured]
+    missed = sum(not result.kept for result in looked_at)
+    profile = f"of the profile “{judgement.profile.name}”"
+    if not looked_at:
+        return f"No clip tells anything about the {counted(len(judgement.results), 'limit')} {profile}."
+    limits = counted(len(looked_at), "limit")
+    idle = len(judgement.results) - len(looked_at)
+    rest = f"; {idle} could not be measured" if idle else ""
+    if missed:
+        return f"{missed} of the {limits} {profile} {'was' if missed == 1 else 'were'} missed{rest}."
+    all_ = "The one limit" if len(looked_at) == 1 else f"All {limits}"
+    return f"{all_} {profile} {'was' if len(looked_at) == 1 else 'were'} kept{rest}."
+
+
+def rule_of(judgement: Judgement | None, metric: str, condition: str) -> RuleResult | None:
+    """The rule that is most about a condition; a rule about all of them is about none."""
+    found = [
+        (_closeness(result.rule.conditions, condition), -result.rule.limit, result)
+        for result in (judgement.results if judgement else ())
+        if result.rule.metric == metric and "*" not in result.rule.conditions
+    ]
+    fitting = [one for one in found if one[0] is not None]
+    return max(fitting, key=itemgetter(0, 1))[2] if fitting else None
+
+
+def _closeness(patterns: Sequence[str], condition: str) -> tuple[bool, bool, int] | None:
+    """How near a rule's conditions are: named, named alone, by the longest pattern; None where it is not among them."""
+    fitting = [pattern for pattern in patterns if fnmatchcase(condition, pattern)]
+    if not fitting:
+        return None
+    return condition in patterns, len(patterns) == 1, max(map(len, fitting))
+
+
+def rule_of_all(judgement: Judgement | None, metric: str) -> RuleResult | None:
+    """The strictest rule about all clips together."""
+    results = judgement.results if judgement else ()
+    found = [result for result in results if result.rule.metric == metric and "*" in result.rule.conditions]
+    return min(found, key=lambda result: result.rule.limit, default=None)

@@ -5,11 +5,11 @@ Schema `riva-gateway.golden/1`. Pooled figures are `evaluation.summary`'s, made 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from typing import Any, TypeVar, get_args
 
-from asr.errors import ASRError, Code
+from asr.errors import ASRError, Code, quoted
 from evaluation.recording import Outcome
 
 SCHEMA = "riva-gateway.golden/1"
@@ -58,7 +58,8 @@ class Timings:
     Attributes:
         first_partial_ms: from the end of the first spoken word (its audio sent) to the first partial with text.
         first_text_ms: from the beginning of speech (its audio sent) to the first text, partial or final.
-        word_partial_ms: for each word, from its end (sent) to the first partial that has it.
+        word_partial_ms: for each word, from its end (sent) to the first partial that has it, or to its final where none
+            has.
         word_final_ms: for each word, from its end (sent) to the final that has it.
         final_ms: for each stretch of speech, from its end (sent) to the final that covers it.
         partial_gap_ms: between successive partials of one utterance.
@@ -77,6 +78,29 @@ class Timings:
 
 
 NO_TIMINGS = Timings()
+
+BUSY = 1.2
+"""Programs for each core, from which on they wait for each other."""
+
+_MAX_MS = 1e12
+_MAX_COUNT = 10**12
+"""More than any clip has: sums stay finite."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartErrors:
+    """What became of one of the clips that a long one was joined of.
+
+    Attributes:
+        id: the part's own.
+        reference: its text.
+        words, chars: its share of the errors of the whole, as the whole was aligned.
+    """
+
+    id: str
+    reference: str
+    words: ErrorCounts
+    chars: ErrorCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +122,8 @@ class ClipResult:
         gaps_ms: audio that no final covers, as told by the stream.
         ready_ms: from asking for the stream to its being ready, where that is told.
         attempts: how often it was streamed: more than once where the recognizer was full at first.
+        sent_ms: audio that was streamed in all, the silence after the clip included; 0 where it is not known.
+        parts: where the clip was joined of others and its stream ended well, their errors in order; else empty.
     """
 
     id: str
@@ -118,6 +144,8 @@ class ClipResult:
     gaps_ms: int = 0
     ready_ms: float | None = None
     attempts: int = 1
+    sent_ms: int = 0
+    parts: tuple[PartErrors, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +161,11 @@ class RunInfo:
         concurrency: clips in work at a time.
         normalizer: name and version of the rules that both texts went through.
         started_at: ISO 8601, UTC.
-        machine: cores and Python of the machine that streamed.
+        machine: cores and Python of the machine that streamed, and after a semicolon how busy it was.
         version: of riva-gateway.
         labels: the caller's own.
+        cores: of that machine; 0 where it is not known.
+        load_average: programs that worked or waited for a core, in its busiest minute; None where it is not known.
     """
 
     target: str
@@ -151,6 +181,13 @@ class RunInfo:
     machine: str
     version: str
     labels: Mapping[str, str]
+    cores: int = 0
+    load_average: float | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether the machine had so much to do that latencies are partly its own."""
+        return bool(self.cores) and self.load_average is not None and self.load_average > BUSY * self.cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,27 +217,92 @@ class GoldenRun:
                 f"This is no result of `riva-gateway golden`: its schema is {found!r}, not {SCHEMA!r}.",
             )
         try:
-            return cls(_read(RunInfo, document["info"]), tuple(_clip(clip) for clip in document["clips"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ASRError(Code.BAD_REQUEST, f"The result of `riva-gateway golden` is damaged: {error!r}.") from None
+            run = cls(_read(RunInfo, document, "info"), tuple(_items(ClipResult, document, "clips")))
+        except ValueError as error:
+            raise ASRError(Code.BAD_REQUEST, f"The result of `riva-gateway golden` is damaged: {error}.") from None
+        seen: set[str] = set()
+        for clip in run.clips:
+            if clip.id in seen:
+                raise ASRError(
+                    Code.BAD_REQUEST,
+                    f"The result of `riva-gateway golden` is damaged: the clip {quoted(clip.id)} is there twice.",
+                )
+            seen.add(clip.id)
+        return run
 
 
-def _clip(document: Json) -> ClipResult:
-    timings = {key: tuple(v) if isinstance(v, list) else v for key, v in document["timings"].items()}
-    read = {
-        **document,
-        "words": _read(ErrorCounts, document["words"]),
-        "chars": _read(ErrorCounts, document["chars"]),
-        "timings": _read(Timings, timings),
-    }
-    return _read(ClipResult, read)
+def _items(kind: type[T], document: Json, name: str, where: str = "") -> Iterator[T]:
+    listed, where = document.get(name), where or name
+    if not isinstance(listed, list):
+        raise ValueError(f"{where} is no list")
+    for at in range(len(listed)):
+        yield _read(kind, listed, at, f"{where}[{at}]")
 
 
-def _read(kind: type[T], document: Json) -> T:
+def _read(kind: type[T], holder: Any, key: str | int, where: str = "") -> T:
+    """A dataclass from its object, each value of its field's type."""
+    where = where or str(key)
+    document = holder.get(key) if isinstance(holder, dict) else holder[key]
+    if not isinstance(document, dict):
+        raise ValueError(f"{where} is no object")
     assert is_dataclass(kind)
-    known = {field.name for field in fields(kind)}
-    made: T = kind(**{key: value for key, value in document.items() if key in known})
+    values: Json = {}
+    for field in fields(kind):
+        place = f"{where}.{field.name}"
+        if field.name not in document:
+            if field.default is MISSING:
+                raise ValueError(f"{place} is missing")
+        elif field.type == "tuple[PartErrors, ...]":
+            values[field.name] = tuple(_items(PartErrors, document, field.name, place))
+        elif field.type in _OBJECTS:
+            values[field.name] = _read(_OBJECTS[str(field.type)], document, field.name, place)
+        else:
+            values[field.name] = _value(str(field.type), document[field.name], place)
+    made: T = kind(**values)
     return made
+
+
+def _value(kind: str, value: Any, where: str) -> Any:
+    """The value, when it is of the type that the annotation tells. Infinite times and NaN are none."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    match kind:
+        case "str":
+            # JSON can write half a character, which no file can hold.
+            good = isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
+        case "bool":
+            good = isinstance(value, bool)
+        case "int":
+            good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT
+        case "float":
+            good = number and abs(value) <= _MAX_MS
+        case "float | None":
+            good = value is None or (number and abs(value) <= _MAX_MS)
+        case "tuple[float, ...]":
+            good = isinstance(value, list) and all(
+                isinstance(each, int | float) and not isinstance(each, bool) and abs(each) <= _MAX_MS for each in value
+            )
+            value = tuple(value) if good else value
+        case "Mapping[str, str]":
+            good = isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+        case _:
+            good = kind == "Outcome" and value in get_args(Outcome)
+    if not good:
+        shown = type(value).__name__ if isinstance(value, list | dict) else ascii(value).strip("'")[:60]
+        raise ValueError(f"{where} is {quoted(shown)}, which is no {_CALLED.get(kind, kind)}")
+    return value
+
+
+_OBJECTS: dict[Any, type[Any]] = {"ErrorCounts": ErrorCounts, "Timings": Timings}
+_CALLED = {
+    "str": "text",
+    "bool": "true or false",
+    "int": "whole number from 0 on, or far too large a one",
+    "float": "number",
+    "float | None": "number",
+    "tuple[float, ...]": "list of numbers",
+    "Mapping[str, str]": "object of texts",
+    "Outcome": "way in which a stream ends",
+}
 
 
 def _rounded(value: Any) -> Any:

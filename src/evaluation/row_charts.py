@@ -97,6 +97,8 @@ def bars(rows: Sequence[Row], x: Axis, *, about: str, points: bool = False) -> H
                     rx=3,
                     class_=f"{row.tone}-mark",
                 )
+            if row.limit is not None:  # its mark stays apart from a bar of its colour
+                draw(chart, "plot", "path", d=f"M{view.x(row.limit):.1f} {middle - 12:.1f} v24", class_="halo")
             farthest = at
             if row.interval is not None:
                 low, high = view.x(max(row.interval.low, x.low or row.interval.low)), view.x(row.interval.high)

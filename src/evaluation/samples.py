@@ -1,16 +1,28 @@
 """What two runs of one set are compared by: each figure over the sentences that both have, ready to be drawn anew.
 
-One sentence is heard under several conditions; what became of all of them is one draw (`summary.block_of`).
+One sentence is heard under several conditions and within long clips; what became of all of them is one draw
+(`summary.block_of`, `summary.units_of`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
-from evaluation.results import ClipResult
+from evaluation.results import ClipResult, ErrorCounts, PartErrors
 from evaluation.statistics import Statistic, percentile_of, rate_of, total_of, values_needed
-from evaluation.summary import block_of, char_errors, false_finals, revisions, word_errors
+from evaluation.summary import (
+    Counts,
+    block_of,
+    char_errors,
+    false_finals,
+    first_partial,
+    revisions,
+    silent,
+    units_of,
+    word_errors,
+)
 
 RATE_MARGIN = 0.005
 """Half a point of word or character error rate: less is no reason to keep a release back."""
@@ -21,6 +33,8 @@ REVISED_MARGIN = 0.02
 LATENCY_MARGIN_MS = 20.0
 LATENCY_MARGIN_SHARE = 0.1
 """Latencies may grow by the larger of the two: 20 ms, or a tenth of what A has."""
+
+MEDIAN = 0.5
 
 LETTERS = 5
 """Characters that go wrong at a time, about: those of a word."""
@@ -41,6 +55,7 @@ class Sample:
         sizes: for each sentence, its words or values in A.
         clips: how many pairs.
         step: how much one event (a wrong word, a failed clip) adds to the figure; 0 for latencies, which only shift.
+        shifts: for each sentence, how much larger its mean value is in B, where a median is compared; else None.
         enough: whether there are values enough for an interval.
         left_out: the clips of sentences larger than `MAX_SHARE`.
     """
@@ -50,22 +65,40 @@ class Sample:
     sizes: tuple[float, ...]
     clips: int
     step: float
+    shifts: tuple[float, ...] | None = None
     enough: bool = True
     left_out: tuple[Pair, ...] = ()
 
 
 def rates(
-    part: Callable[[ClipResult], tuple[int, int]], together: int = 1
+    whole: Callable[[ClipResult], Counts],
+    of_part: Callable[[PartErrors], ErrorCounts] | None = None,
+    together: int = 1,
 ) -> Callable[[Sequence[Pair]], Sample | None]:
-    """A pooled rate; `part` tells numerator and denominator of a clip; so many of the numerator come at once."""
+    """A pooled rate; so many of the numerator come at once.
+
+    Args:
+        whole: numerator and denominator of a clip.
+        of_part: those of a part of a joined clip, where they are known by part.
+        together: so many of the numerator come at once.
+    """
+
+    def units(a: ClipResult, b: ClipResult) -> list[tuple[Hashable, Counts, Counts]]:
+        alike = [(part.id, part.reference) for part in a.parts] == [(part.id, part.reference) for part in b.parts]
+        if of_part is None or not a.parts or not alike or a.outcome != "ok" or b.outcome != "ok":
+            return [(block_of(a), whole(a), whole(b))]
+        both = zip(units_of(a, whole, of_part), units_of(b, whole, of_part), strict=True)
+        return [(block, of_a, of_b) for (block, of_a), (_, of_b) in both]
 
     def sample(pairs: Sequence[Pair]) -> Sample | None:
-        having = [(a, b) for a, b in pairs if any(part(a)) or any(part(b))]
-        kept, left_out = _without_giants(having, lambda clip: part(clip)[1])
+        having = [(pair, *unit) for pair in pairs for unit in units(*pair) if any(unit[1]) or any(unit[2])]
+        giants = _giants([(block, of_a[1]) for _, block, of_a, _ in having])
+        kept = [each for each in having if each[1] not in giants]
+        left_out = {pair[0].id: pair for pair, block, _, _ in having if block in giants}
         sums: dict[Hashable, list[int]] = {}
-        for a, b in kept:
-            total = sums.setdefault(block_of(a), [0, 0, 0, 0])
-            total[:] = [x + y for x, y in zip(total, (*part(a), *part(b)), strict=True)]
+        for _, block, of_a, of_b in kept:
+            total = sums.setdefault(block, [0, 0, 0, 0])
+            total[:] = [x + y for x, y in zip(total, (*of_a, *of_b), strict=True)]
         a_above, a_below, b_above, b_below = zip(*sums.values(), strict=True) if sums else ((), (), (), ())
         if not sum(a_below) or not sum(b_below):
             return None
@@ -73,18 +106,21 @@ def rates(
             statistic=rate_of(a_above + b_above, a_below + b_below),
             differs=tuple(total[:2] != total[2:] for total in sums.values()),
             sizes=a_below,
-            clips=len(kept),
+            clips=len({pair[0].id for pair, _, _, _ in kept}),
             step=together / sum(a_below),
-            left_out=left_out,
+            left_out=tuple(left_out.values()),
         )
 
     return sample
 
 
-def totals(count: Callable[[ClipResult], int]) -> Callable[[Sequence[Pair]], Sample | None]:
-    """A sum over all clips."""
+def totals(
+    count: Callable[[ClipResult], int], of: Callable[[ClipResult], bool] = lambda clip: True
+) -> Callable[[Sequence[Pair]], Sample | None]:
+    """A sum over all clips that can add to it."""
 
     def sample(pairs: Sequence[Pair]) -> Sample | None:
+        pairs = [pair for pair in pairs if of(pair[0])]
         sums: dict[Hashable, list[int]] = {}
         for a, b in pairs:
             total = sums.setdefault(block_of(a), [0, 0])
@@ -110,7 +146,9 @@ def percentiles(
 
     def sample(pairs: Sequence[Pair]) -> Sample | None:
         having = [(a, b) for a, b in pairs if values(a) and values(b) and a.realtime == b.realtime]
-        kept, left_out = _without_giants(having, lambda clip: len(values(clip)))
+        giants = _giants([(block_of(a), len(values(a))) for a, _ in having])
+        kept = [pair for pair in having if block_of(pair[0]) not in giants]
+        left_out = tuple(pair for pair in having if block_of(pair[0]) in giants)
         groups: dict[Hashable, tuple[list[float], list[float]]] = {}
         for a, b in kept:
             both = groups.setdefault(block_of(a), ([], []))
@@ -125,6 +163,7 @@ def percentiles(
             sizes=tuple(float(len(a)) for a in of_a),
             clips=len(kept),
             step=0.0,
+            shifts=tuple(fmean(b) - fmean(a) for a, b in groups.values()) if share == MEDIAN else None,
             enough=min(sum(map(len, of_a)), sum(map(len, of_b))) >= values_needed(share),
             left_out=left_out,
         )
@@ -132,51 +171,44 @@ def percentiles(
     return sample
 
 
-def _without_giants(pairs: Sequence[Pair], size: Callable[[ClipResult], int]) -> tuple[list[Pair], tuple[Pair, ...]]:
-    """The pairs of ordinary sentences, and those of sentences that would outweigh the others (never most of them)."""
+def _giants(units: Sequence[tuple[Hashable, int]]) -> set[Hashable]:
+    """The sentences that would outweigh the others; none where too few others are left. Units: (sentence, size)."""
     sizes: dict[Hashable, int] = {}
-    for a, _ in pairs:
-        sizes[block_of(a)] = sizes.get(block_of(a), 0) + size(a)
-    giants = {key for key, each in sizes.items() if each > MAX_SHARE * sum(sizes.values())}
-    if len(sizes) - len(giants) < 1 / MAX_SHARE:
-        return list(pairs), ()
-    return (
-        [pair for pair in pairs if block_of(pair[0]) not in giants],
-        tuple(pair for pair in pairs if block_of(pair[0]) in giants),
-    )
+    for block, size in units:
+        sizes[block] = sizes.get(block, 0) + size
+    most = MAX_SHARE * sum(sizes.values())
+    giants = {block for block, size in sizes.items() if size > most}
+    return giants if len(sizes) - len(giants) >= 1 / MAX_SHARE else set()
 
 
 def _first_words(clip: ClipResult) -> tuple[float, ...]:
-    """When it showed its first words: without partials in the final, so that partials that stay away count as late."""
-    timings = clip.timings
-    first = timings.first_text_ms if timings.first_partial_ms is None else timings.first_partial_ms
-    return () if clip.outcome != "ok" or first is None else (first,)
+    return first_partial(clip.timings) if clip.outcome == "ok" else ()
 
 
 def _finals(clip: ClipResult) -> tuple[float, ...]:
     return clip.timings.final_ms if clip.outcome == "ok" else ()
 
 
-def _words(clip: ClipResult) -> tuple[int, int]:
+def _words(clip: ClipResult) -> Counts:
     counts = word_errors(clip)
     return counts.errors, counts.reference
 
 
-def _chars(clip: ClipResult) -> tuple[int, int]:
+def _chars(clip: ClipResult) -> Counts:
     counts = char_errors(clip)
     return counts.errors, counts.reference
 
 
 SAMPLES_OF: dict[str, Callable[[Sequence[Pair]], Sample | None]] = {
-    "wer": rates(_words),
-    "cer": rates(_chars, together=LETTERS),
-    "first_partial_p50_ms": percentiles(_first_words, 0.5),
+    "wer": rates(_words, lambda part: part.words),
+    "cer": rates(_chars, lambda part: part.chars, together=LETTERS),
+    "first_partial_p50_ms": percentiles(_first_words, MEDIAN),
     "first_partial_p95_ms": percentiles(_first_words, 0.95),
-    "final_p50_ms": percentiles(_finals, 0.5),
+    "final_p50_ms": percentiles(_finals, MEDIAN),
     "final_p95_ms": percentiles(_finals, 0.95),
     "revised": rates(revisions),
     "failed": totals(lambda clip: int(clip.outcome != "ok")),
-    "false_finals": totals(false_finals),
+    "false_finals": totals(false_finals, silent),
 }
 """The figures that decide, in the order in which they are shown, and how each is drawn from pairs of clips."""
 

@@ -105,11 +105,10 @@ def sampled(clip_set: ClipSet, count: int, seed: int) -> ClipSet:
     for index, clip in enumerate(clip_set.clips):
         by_condition.setdefault(clip.condition, []).append(index)
     chance = Random(seed)  # noqa: S311 - a draw that can be repeated, not a secret
-    for group in by_condition.values():
+    groups = [by_condition[condition] for condition in sorted(by_condition)]  # the same sample in whichever order
+    for group in groups:
         chance.shuffle(group)
-    turns = sorted(
-        (turn, order, index) for order, group in enumerate(by_condition.values()) for turn, index in enumerate(group)
-    )
+    turns = sorted((turn, order, index) for order, group in enumerate(groups) for turn, index in enumerate(group))
     chosen = sorted(index for _, _, index in turns[:count])
     note = f"A sample: {count} of {len(clip_set.clips)} clips (seed {seed})."
     return _set(clip_set.name, tuple(clip_set.clips[index] for index in chosen), (*clip_set.notes, note))
@@ -117,7 +116,7 @@ def sampled(clip_set: ClipSet, count: int, seed: int) -> ClipSet:
 
 def _set(name: str, clips: tuple[Clip, ...], notes: tuple[str, ...]) -> ClipSet:
     known = hashlib.sha256()
-    for clip in clips:
+    for clip in sorted(clips, key=lambda clip: clip.id):  # a set in another order is the same set
         known.update(json.dumps(_identity(clip)).encode())
     return ClipSet(name, clips, known.hexdigest()[:_FINGERPRINT_CHARS], notes)
 

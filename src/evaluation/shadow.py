@@ -8,6 +8,7 @@ same moment and neither waits for what the other takes, says or fails with.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from asr.errors import ASRError
 from asr.events import Event
 from asr.options import Options
 from evaluation.clips import Clip, ClipSet
-from evaluation.golden import WARM_MS, OnClip, RunPlan, machine, result_of
+from evaluation.golden import WARM_MS, OnClip, RunPlan, busier, machine, result_of
 from evaluation.normalizer import NORMALIZER
 from evaluation.player import PATIENCE, Patience, play
 from evaluation.recording import Recording
@@ -69,6 +70,7 @@ async def run_shadow(
     wishes = plan.wishes()
     models = [agree(wishes, await client.models(), Features()).model.name for client in (a, b)]
     pairs: dict[str, Pair] = {}
+    busiest = busier(None)
     shadow = _Shadow((a, b), plan, patience, start_s)
     if clip_set.clips:
         await shadow.warm(min(clip_set.clips, key=lambda clip: clip.audio_ms))
@@ -77,9 +79,11 @@ async def run_shadow(
         waiting = [clip for clip in reversed(clip_set.clips) if plan.realtime(clip) is realtime]
 
         async def work(waiting: list[Clip]) -> None:
+            nonlocal busiest
             while waiting:
                 clip = waiting.pop()
                 pairs[clip.id] = await shadow.both(clip)
+                busiest = busier(busiest)
                 if on_clip is not None:
                     on_clip(pairs[clip.id][0], len(pairs), len(clip_set.clips))
 
@@ -98,9 +102,11 @@ async def run_shadow(
             concurrency=plan.concurrency,
             normalizer=NORMALIZER,
             started_at=now.astimezone(UTC).isoformat(timespec="seconds"),
-            machine=machine(),
+            machine=machine(busiest),
             version=asr.__version__,
             labels=dict(plan.labels),
+            cores=os.cpu_count() or 0,
+            load_average=busiest,
         )
         for client, model, target in zip((a, b), models, (plan.target, candidate), strict=True)
     ]

@@ -22,10 +22,14 @@ TERMS: dict[str, tuple[str, tuple[Report, ...]]] = {
         "From the end of the first spoken word, its audio sent, to the first partial with text.",
         ("golden", "comparison", "load"),
     ),
+    "Without a partial": (
+        "A clip whose first text came in a final counts as a first partial with that, from the beginning of speech.",
+        ("golden", "comparison"),
+    ),
     "Final": ("From the end of speech, its audio sent, to the final that covers it.", ("golden", "comparison", "load")),
     "Cadence": ("Time between two partials of one utterance.", ("golden",)),
     "Revised": (
-        "Share of the words shown in partials that were changed or taken back later.",
+        "Share of the words shown in partials that were changed or taken back later. Where nobody speaks: how many.",
         ("golden", "comparison"),
     ),
     "Speed": (

@@ -58,7 +58,8 @@ def measure(clip: Clip, recording: Recording) -> Timings:
     return Timings(
         first_partial_ms=_first(recording, first_word_ms, [one for one in texts if one.kind == "partial"]),
         first_text_ms=_first(recording, begin_ms, texts),
-        word_partial_ms=_latencies(recording, [(word.end_ms, word.partial) for word in words]),
+        # A word that no partial had is first shown by its final; left out, it would flatter those without partials.
+        word_partial_ms=_latencies(recording, [(word.end_ms, word.partial or word.final) for word in words]),
         word_final_ms=_latencies(recording, [(word.end_ms, word.final) for word in words]),
         final_ms=_latencies(recording, _ends(clip, recording, finals, words)),
         partial_gap_ms=tuple(
@@ -174,7 +175,7 @@ def _ends(
     for stretch, following in zip(stretches, [*stretches[1:], None], strict=True):
         mine = _since(recording, stretch.start_ms, finals)
         if any(_span(one) for one in finals):
-            final = _covering(stretch, mine)
+            final = _with_its_words(recording, stretch, words, _covering(stretch, mine))
         else:
             final = _last_word_of(stretch, words) or _before(recording, following, mine)
         ends.append((stretch.end_ms, final))
@@ -202,6 +203,18 @@ def _covering(stretch: Speech, finals: Sequence[Heard]) -> Heard | None:
             return final
     inside = [final for final, (_, end_ms) in spans if end_ms > stretch.start_ms]
     return inside[-1] if inside else None
+
+
+def _with_its_words(recording: Recording, stretch: Speech, words: Sequence[_Word], final: Heard | None) -> Heard | None:
+    """The final that covers the speech by its times, unless those cannot be true.
+
+    Where it came before the end of the speech was sent, and the last word of the speech came with a later one, or where
+    no final has times that fit, the recognizer's times drift: then the final with that word is meant.
+    """
+    last, sent = _last_word_of(stretch, words), recording.sent_when(stretch.end_ms)
+    if last is None or final is None:
+        return final or last
+    return last if sent is not None and final.at_ms < sent and last.at_ms > final.at_ms else final
 
 
 def _last_word_of(stretch: Speech, words: Sequence[_Word]) -> Heard | None:

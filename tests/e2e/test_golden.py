@@ -118,13 +118,30 @@ def test_a_missed_limit_is_said_in_words_and_is_status_1(shell: Shell, results: 
     done = shell.run("golden", "report", "wrong.json", *flags)
     assert done.returncode == 1
     assert done.stdout.decode().splitlines() == [
-        f"missed: word error rate of all clips is 25.0 % [25.0–25.0] over {CLIPS + 1} clips; strict allows 10.0 %",
+        f"missed: word error rate of all clips is 25.0 % [25.0–25.0] over {CLIPS} clips; strict allows 10.0 %",
         "not measured: character error rate of nowhere (no clip here tells it)",
-        "profile strict: 1 of 1 limit missed",
+        "profile strict: 1 of 1 limit missed, 1 not measured",
     ]
     done = shell.run("golden", "report", "right.json", *flags)
     assert (done.returncode, done.stderr) == (0, b"wrote again.html\n")
-    assert done.stdout.decode().splitlines()[-1] == "profile strict: 1 limit kept"
+    assert done.stdout.decode().splitlines()[-1] == "profile strict: 1 limit kept, 1 not measured"
+
+
+def test_a_run_can_be_made_the_guard_of_later_ones(shell: Shell, results: dict[str, str], home: Path) -> None:
+    done = shell.run("golden", "report", "right.json", "--write-profile", "guard.toml", "--quiet")
+    assert (done.returncode, done.stderr) == (0, b"wrote guard.toml\n")
+    assert (home / "guard.toml").read_text().startswith("# Regression guard")
+    for name, status, verdict in (("right", 0, "kept"), ("wrong", 1, "missed")):
+        done = shell.run("golden", "report", f"{name}.json", "--profile", "guard.toml", "--quiet")
+        assert done.returncode == status, done.stdout
+        assert done.stdout.decode().splitlines()[-1].startswith("profile guard: ")
+        assert verdict in done.stdout.decode().splitlines()[-1]
+    done = shell.run(
+        "golden", "--set", "set", "--mock-plan", "wrong.plan.json", *QUICK, "--quiet", "--write-profile", "lax.toml"
+    )
+    assert (done.returncode, done.stderr) == (0, b"wrote lax.toml\n")
+    done = shell.run("golden", "report", "wrong.json", "--profile", "lax.toml", "--quiet")
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_stream_that_fails_is_told_and_is_status_1(shell: Shell, home: Path) -> None:

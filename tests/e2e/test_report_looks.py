@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,23 @@ OUTSIDE = """() => [...document.querySelectorAll("svg.drawn")].flatMap((svg) => 
 """Texts of charts that leave their chart."""
 
 
+CLIPPED = """() => [...document.querySelectorAll(".scroll")]
+  .filter((box) => box.scrollWidth > box.clientWidth).map((box) => box.getAttribute("aria-label"))"""
+"""Tables and charts of which a part is to be scrolled to."""
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     run, other = golden_run(each=4), golden_run(each=4, seed=9, harm=1.8)
     hostile = hostile_run()
+    limited = sweep(limited=True)
+    long = dict.fromkeys(("first_text_p50_ms", "first_text_p99_ms", "final_p50_ms", "final_p99_ms"), 12_345.0)
+    rows = [replace(row, **long, errors=1234, refusals=1234, disconnects=123, timeouts=123) for row in limited.rows]
     made = {
         "golden": golden_page(run, summarize(run), judge(run, load_profile("riva"))),
         "comparison": comparison_page(run, other, compare(run, other, samples=50), disagreements(run, other)),
-        "load": load_page(sweep(limited=True)),
+        "load": load_page(limited),
+        "overwhelmed": load_page(replace(limited, rows=tuple(rows))),
         "soak": load_page(sweep(mode="soak", leaking=True)),
         "hostile": golden_page(hostile, summarize(hostile), judge(hostile, load_profile("riva"))),
         "nothing": comparison_page(hostile, hostile, Comparison(hostile.info, hostile.info, 0.05, ()), ()),
@@ -100,6 +110,17 @@ async def test_reports_fit_and_can_be_read(browser: Browser, pages: dict[str, Pa
             assert await page.evaluate(CONTRAST) == [], name
             assert await page.evaluate("document.querySelectorAll('script').length") == 0, name
         assert troubles == []
+    finally:
+        await context.close()
+
+
+async def test_tables_have_room_on_a_wide_screen(browser: Browser, pages: dict[str, Path]) -> None:
+    context = await browser.new_context(viewport={"width": 1200, "height": 900})
+    try:
+        page = await context.new_page()
+        for name in ("golden", "comparison", "load", "overwhelmed", "soak"):
+            await page.goto(pages[name].as_uri())
+            assert await page.evaluate(CLIPPED) == [], name
     finally:
         await context.close()
 

@@ -252,7 +252,7 @@ def test_cancelled_it_leaves_nothing_behind(make: MakeClip) -> None:
 
     async def cut() -> None:
         async with RivaASRClient(engine=engine) as client:
-            clips = a_set(*(make(f"c{number}", 4_000) for number in range(4)))
+            clips = a_set(*(make(f"c{number}", 50_000) for number in range(4)))  # longer than reading one takes
             task = asyncio.create_task(run_set(client, clips, PLAN, now=NOW))
             while engine.streams < 4:  # two to warm, two in work
                 await asyncio.sleep(0.1)
@@ -288,6 +288,32 @@ def test_a_final_on_silence_is_counted() -> None:
     result = result_of(clip, Recording(100, (100.0,), came, True, 1_000))
     assert (result.finals, result.hypothesis) == (1, "the")
     assert result.words == ErrorCounts(insertions=1)
+
+
+def test_a_joined_clip_tells_the_errors_of_its_parts() -> None:
+    parts = tuple(
+        Clip(f"clean/{name}", "clean", text, Path("a.wav"), 1_000)
+        for name, text in (("boat", "the old boat"), ("blue", "was painted blue"))
+    )
+    clip = Clip("long/both", "long", "the old boat was painted blue", (parts[0], 400, parts[1]), 2_400)
+    came = (Heard(300, "final", 0, "the old", 0, 200), Heard(900, "final", 1, "was painted blue", 200, 800))
+    result = result_of(clip, Recording(100, (100.0,), came, False, 2_400))
+    assert [(part.id, part.words) for part in result.parts] == [
+        ("clean/boat", ErrorCounts(hits=2, deletions=1)),
+        ("clean/blue", ErrorCounts(hits=3)),
+    ]
+    assert sum((part.chars for part in result.parts), ErrorCounts()) == result.chars
+    assert result_of(clip, Recording(100, (100.0,), came, False, 2_400, outcome="timeout")).parts == ()
+    assert result_of(parts[0], Recording(100, (100.0,), came, False, 1_000)).parts == ()
+
+
+def test_a_run_says_how_busy_its_machine_was(make: MakeClip) -> None:
+    info = golden(WordEngine(), a_set(make("one"))).info
+    assert info.cores >= 1
+    assert info.load_average is not None
+    assert info.machine.endswith(f"; load average up to {info.load_average:.1f}")
+    assert replace(info, load_average=info.cores * 2.0).busy
+    assert not replace(info, load_average=info.cores * 1.0).busy
 
 
 def test_clips_whose_own_sender_was_late_are_told() -> None:

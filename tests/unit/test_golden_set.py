@@ -90,6 +90,14 @@ def test_there_is_one_manifest_for_each_condition() -> None:
         assert all(clip["id"].startswith(f"{condition}/") for clip in manifest(condition)["clips"])
 
 
+def test_the_conditions_stand_in_an_order_for_readers() -> None:
+    orders = {manifest(condition)["order"]: condition for condition in (*CONDITIONS, "long")}
+    assert [orders[number] for number in range(1, 14)] == [
+        "clean", "fast", "accents", "digits", "names", "telephone", "low_level",
+        "noise_20db", "noise_10db", "noise_5db", "music", "long", "silence",
+    ]  # fmt: skip
+
+
 def test_every_clip_has_its_own_id_and_its_file_unchanged() -> None:
     ids = [clip["id"] for condition in CONDITIONS for clip in manifest(condition)["clips"]]
     assert len(ids) == len(set(ids)) >= 200

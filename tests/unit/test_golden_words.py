@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -15,14 +16,14 @@ from asr.config import (
     ResilientConfig,
     RivaConfig,
 )
-from evaluation.compare import Comparison, Difference
-from evaluation.profiles import Judgement, Profile, Rule, RuleResult
+from evaluation.compare import ALPHA, MAX_ALPHA, MIN_ALPHA, Comparison, Difference
+from evaluation.profiles import Judgement, Profile, Rule, RuleResult, load_profile
 from evaluation.results import RunInfo
 from evaluation.statistics import Interval
 from evaluation.summary import Figure
 from server.commands.exits import Exit, Stop
-from server.commands.golden_choice import profile_name, set_folder, target_of
-from server.commands.golden_flags import labels
+from server.commands.golden_choice import applies, profile_name, set_folder, target_of
+from server.commands.golden_flags import DEFAULT_ALPHA, AlphaFlag, labels
 from server.commands.golden_words import bracketed, change, comparison_verdict, findable, pair, verdict
 
 INFO = RunInfo("", "", "", "", "", 100, 1500, 1, "", "", "", "", {})
@@ -83,6 +84,12 @@ def test_the_set_of_a_checkout_is_found_from_its_root(tmp_path: Path) -> None:
     assert set_folder(Path("mine"), tmp_path) == Path("mine")
 
 
+def test_the_command_takes_the_error_rates_that_a_comparison_takes() -> None:
+    _, option = get_args(AlphaFlag)
+    assert (option.min, option.max) == (MIN_ALPHA, MAX_ALPHA)
+    assert DEFAULT_ALPHA == ALPHA
+
+
 def test_labels_are_pairs() -> None:
     assert labels(["build=1=2", " by = me "]) == {"build": "1=2", "by": "me"}
     for wrong in ("build", "=1", " =1"):
@@ -109,8 +116,13 @@ def test_a_verdict_names_what_is_missed_what_is_kept_and_what_was_not_looked_at(
     assert verdict(Judgement(profile, (kept, missed, idle))) == [
         "missed: first partial, p95 of all clips is 412 ms [380–450] over 20 clips; riva allows 300 ms",
         "not measured: word error rate of noise_*, music (no clip here tells it)",
-        "profile riva: 1 of 2 limits missed",
+        "profile riva: 1 of 2 limits missed, 1 not measured",
     ]
+    assert verdict(Judgement(profile, (kept, idle)))[-1] == "profile riva: 1 limit kept, 1 not measured"
+    assert (
+        verdict(Judgement(profile, (idle,)))[-1]
+        == "profile riva: not measured, there is nothing to hold its 1 limit against"
+    )
     assert verdict(Judgement(profile, (kept, kept))) == ["profile riva: all 2 limits kept"]
 
 
@@ -134,3 +146,21 @@ def test_more_than_there_can_be_is_not_found() -> None:
     assert findable(difference("final_p95_ms", 400.0, 900.0)) == 900.0
     (line, *_) = comparison_verdict(Comparison(INFO, INFO, 0.05, (difference(detectable=None),)))
     assert line == "power: 200 clips are too few to find any change for certain"
+
+
+def test_a_gate_that_cannot_tell_what_it_sees_of_the_words_says_so() -> None:
+    rows = (difference(detectable=None), difference("final_p50_ms", 400.0, 40.0))
+    line = next(line for line in comparison_verdict(Comparison(INFO, INFO, 0.05, rows)) if line.startswith("power"))
+    assert line.endswith("; how large a change of the word error rate it finds cannot be told from them")
+
+
+def test_what_is_written_as_nothing_has_no_minus() -> None:
+    assert change("final_p50_ms", -0.3) == "+0 ms"
+
+
+def test_a_measured_guard_is_held_against_sets_that_it_knows_alone() -> None:
+    guard, targets = load_profile("local"), load_profile("riva")
+    assert applies(guard, {"clean", "mine"})
+    assert not applies(guard, {"support", "sales"})
+    assert not applies(guard, set())
+    assert applies(targets, {"support", "sales"})

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from evaluation.paired import PairedTest, blocks_needed, detectable, holm, paired_test
-from evaluation.statistics import SAMPLES, Interval, rate_of, total_of
+from evaluation.statistics import SAMPLES, Interval, percentile_of, rate_of, total_of
 
 
 def test_p_values_of_signs_are_those_of_all_signs() -> None:
@@ -50,6 +50,27 @@ def test_the_standard_error_is_that_of_a_mean_of_differences() -> None:
     assert (found.blocks, found.effective) == (200, 200)
     uneven = paired_test(rate_of([0, 0, 0, 1, 2, 3], [1, 1, 8, 1, 1, 8]), [True] * 3, sizes=[1, 1, 8])
     assert uneven.effective == pytest.approx(100 / 66)
+
+
+def test_shifts_tell_what_a_median_of_few_hides() -> None:
+    of_a = [[400.0 * at] for at in range(10)]
+    of_b = [[400.0 * at + 300] for at in range(10)]
+    coarse = paired_test(percentile_of(of_a + of_b, 0.5), [True] * 10)
+    found = paired_test(percentile_of(of_a + of_b, 0.5), [True] * 10, shifts=[300.0] * 10)
+    assert coarse.difference == found.difference == 300
+    assert coarse.p_worse > 0.1
+    assert found.p_worse == pytest.approx(2**-10, abs=0.002)
+    assert found.p_better == 1
+
+
+def test_one_stream_that_hung_in_a_hides_no_shift_of_the_others() -> None:
+    shifts = [*np.random.default_rng(3).normal(100.0, 50.0, size=39), -60_000.0]
+    values = [[500.0]] * 40 + [[600.0]] * 40
+    found = paired_test(percentile_of(values, 0.5), [True] * 40, shifts=shifts)
+    assert found.p_worse < 0.01
+    # None turned round counts otherwise: the shifts of B against A are those of A against B with the other sign.
+    back = paired_test(percentile_of(values[::-1], 0.5), [True] * 40, shifts=[-each for each in shifts])
+    assert (back.p_better, back.p_worse) == (found.p_worse, found.p_better)
 
 
 def test_holm_multiplies_by_what_is_left() -> None:

@@ -96,7 +96,9 @@ def test_every_metric_can_be_judged() -> None:
         "word_partial_p50_ms",
         "word_partial_p95_ms",
         "partial_gap_p50_ms",
+        "false_finals",
     }
+    assert not found.measured
 
 
 def test_a_rule_pools_the_conditions_that_match() -> None:
@@ -172,4 +174,40 @@ def test_a_guard_of_few_clips_and_odd_names_can_be_read() -> None:
     assert [rule.metric for rule in guard.rules] == ["wer", "wer", "failed", "false_finals"]
     found = judge(strange, guard)
     assert found.kept
-    assert [result.clips for result in found.results] == [3, 3, 3, 3]
+    assert [(result.clips, result.measured) for result in found.results] == [
+        (3, True),
+        (3, True),
+        (3, True),
+        (0, False),
+    ]
+
+
+def test_a_limit_that_nothing_was_held_against_was_not_measured() -> None:
+    run = made_up(WORLD, seed=1)
+    fast = replace(run, clips=tuple(replace(clip, realtime=False, timings=Timings()) for clip in run.clips))
+    found = judge(fast, Profile("", "", (Rule("final_p95_ms", ("*",), 1.0), Rule("false_finals", ("*",), 0.0))))
+    assert [(result.value, result.clips, result.measured) for result in found.results] == [(None, 0, False)] * 2
+    assert found.kept
+    assert not found.measured
+
+
+def test_a_figure_counts_the_clips_that_tell_it() -> None:
+    run = made_up(WORLD, seed=1)
+    first, second, third, *rest = run.clips
+    odd = (
+        replace(first, outcome="timeout"),
+        replace(second, realtime=False, timings=Timings()),
+        replace(third, reference="", words=ErrorCounts(), chars=ErrorCounts(), finals=0),
+        *rest,
+    )
+    metrics = ("wer", "cer", "final_p95_ms", "first_partial_p50_ms", "revised", "false_finals", "failed")
+    found = judge(replace(run, clips=odd), Profile("", "", tuple(Rule(metric, ("*",), 1e9) for metric in metrics)))
+    assert dict(zip(metrics, (result.clips for result in found.results), strict=True)) == {
+        "wer": 79,
+        "cer": 79,
+        "final_p95_ms": 78,
+        "first_partial_p50_ms": 78,
+        "revised": 78,
+        "false_finals": 1,
+        "failed": 80,
+    }

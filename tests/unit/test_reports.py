@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from evaluation.compare import Comparison, Difference, compare, disagreements
-from evaluation.figures import between, duration, milliseconds, percent, written
+from evaluation.figures import between, duration, milliseconds, percent, revised, written
 from evaluation.profiles import Judgement, Profile, Rule, RuleResult, judge, load_profile
 from evaluation.report import comparison_page, golden_page
-from evaluation.results import GoldenRun
+from evaluation.report_parts import rule_of, rule_of_all
+from evaluation.results import GoldenRun, Timings
 from evaluation.statistics import Interval
 from evaluation.summary import Figure, Summary, summarize
 from evaluation.wording import LONG, compared, marked
@@ -98,7 +99,84 @@ def test_a_rule_that_measures_nothing_says_so(one: GoldenRun) -> None:
     judgement = Judgement(Profile("p", "", (rule,)), (RuleResult(rule, None, None, 0, kept=True),))
     text = read(golden_page(one, summarize(one), judgement)).text
     assert "nothing to measure" in text
+    assert "No clip tells anything about the 1 limit of the profile “p”." in text
+    assert "! Not measured" in text
+    assert "✓ Kept" not in text
+
+
+def judged(run: GoldenRun, *rules: Rule) -> Judgement:
+    return judge(run, Profile("p", "", rules))
+
+
+def test_what_was_kept_is_told_beside_what_could_not_be_measured(one: GoldenRun) -> None:
+    judgement = judged(one, Rule("wer", ("nowhere",), 0.1), Rule("wer", ("*",), 1.0), Rule("failed", ("*",), 9))
+    text = read(golden_page(one, summarize(one), judgement)).text
+    assert "All 2 limits of the profile “p” were kept; 1 could not be measured." in text
     assert "✓ Kept" in text
+
+
+def test_the_missed_limits_come_first(one: GoldenRun) -> None:
+    judgement = judged(one, Rule("failed", ("*",), 9), Rule("wer", ("*",), 0.0))
+    text = read(golden_page(one, summarize(one), judgement)).text
+    assert text.index("✕ missed") < text.index("✓ kept")
+
+
+def test_the_limit_of_a_bar_is_that_of_the_rule_that_is_most_about_its_condition(run: GoldenRun) -> None:
+    rules = (
+        Rule("wer", ("*",), 0.01),
+        Rule("wer", ("noise_*", "music"), 0.02),
+        Rule("wer", ("noise_1*",), 0.03),
+        Rule("wer", ("noise_10db", "clean"), 0.04),
+        Rule("wer", ("noise_10db",), 0.05),
+        Rule("cer", ("fast",), 0.06),
+    )
+    judgement = judged(run, *rules)
+
+    def limit(condition: str) -> float | None:
+        found = rule_of(judgement, "wer", condition)
+        return found and found.rule.limit
+
+    assert limit("noise_10db") == 0.05
+    assert limit("clean") == 0.04
+    assert limit("noise_15db") == 0.03
+    assert limit("noise_5db") == limit("music") == 0.02
+    assert limit("fast") is limit("all") is None
+    whole = rule_of_all(judgement, "wer")
+    assert whole is not None
+    assert whole.rule.limit == 0.01
+    assert rule_of_all(judgement, "cer") is rule_of(None, "wer", "clean") is None
+
+
+def test_a_condition_is_above_its_limit_only_where_its_rule_was_missed(run: GoldenRun, summary: Summary) -> None:
+    worst = max(row.wer.value or 0 for row in summary.conditions)
+    pooled = summary.all.wer.value
+    assert pooled is not None
+    assert pooled < worst
+    between_both = (pooled + worst) / 2
+    for rules, said in (
+        ([Rule("wer", ("*",), between_both)], 0),
+        ([Rule("wer", ("*_*", "*[!_]*"), between_both)], 0),  # all of them together, by patterns: kept
+        ([Rule("wer", (row.condition,), 9.0) for row in summary.conditions] + [Rule("wer", ("*",), 0.0)], 1),
+        ([Rule("wer", ("noise_0db",), 0.0)], 1),
+    ):
+        text = read(golden_page(run, summary, judged(run, *rules))).text
+        shown = text[: text.index("Errors as the noise rises")]
+        assert len(set(re.findall(r"[\d.]+ % \(above its limit\)", shown))) == said, rules
+
+
+def test_words_shown_where_nobody_speaks_are_counted(one: GoldenRun) -> None:
+    shown = Timings(partial_words=3, revised_words=3)
+    clips = [replace(clip, timings=shown) if clip.id == "silence/0" else clip for clip in one.clips]
+    run = GoldenRun(one.info, tuple(clips))
+    assert "3 of 3" in read(golden_page(run, summarize(run), None)).text
+    assert revised(None, 0, said=0) == "–"
+    assert revised(0.5, 4, said=2) == "50.0 %"
+
+
+def test_a_machine_with_too_much_to_do_is_told(one: GoldenRun) -> None:
+    busy = GoldenRun(replace(one.info, cores=2, load_average=7.25), one.clips)
+    assert "load average up to 7.2 on 2 cores" in read(golden_page(busy, summarize(busy), None)).text
+    assert "load average" not in read(golden_page(one, summarize(one), None)).text
 
 
 def test_without_a_profile_there_is_no_verdict(run: GoldenRun, summary: Summary) -> None:
@@ -201,6 +279,15 @@ def test_a_comparison_tells_verdict_figures_power_and_words() -> None:
         assert re.sub(r"\s+", " ", note) in seen.text
     assert "A heard" in seen.text
     assert "parakeet-1.1b-en-US-streaming" in seen.text
+
+
+@pytest.mark.parametrize(("detectable", "said"), [(None, True), (0.02, False)])
+def test_a_gate_that_cannot_tell_what_it_finds_says_so(one: GoldenRun, detectable: float | None, said: bool) -> None:
+    rows = (difference(detectable=detectable), difference("final_p50_ms", a=400.0, difference=-0.3, detectable=40.0))
+    text = checked(comparison_page(one, one, comparison(*rows), ())).text
+    assert ("How large a change of the word error rate would be found cannot be told" in text) == said
+    assert "±0 ms" in text
+    assert "−0 ms" not in text
 
 
 def test_worse_and_better_figures_are_named_with_their_change(one: GoldenRun) -> None:

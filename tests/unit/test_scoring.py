@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation.results import ErrorCounts
-from evaluation.scoring import score
+from evaluation.scoring import score, score_parts
 
 texts = st.lists(st.sampled_from(("red", "green", "blue", "bread", "five", "25")), max_size=8).map(" ".join)
 
@@ -80,3 +80,33 @@ def test_pairs_and_counts_agree(reference: str, hypothesis: str) -> None:
     # No alignment is shorter than the lengths' difference, and none longer than replacing everything.
     assert abs(len(lefts) - len(rights)) <= found.words.errors <= max(len(lefts), len(rights))
     assert found.words.errors == score(hypothesis, reference).words.errors
+
+
+def test_errors_of_a_joined_text_lie_in_its_parts() -> None:
+    parts = ("the old boat", "", "was painted blue", "by my brother")
+    found = score_parts(parts, "the old goat was painted blue today by")
+    assert [words for words, _ in found] == [
+        ErrorCounts(hits=2, substitutions=1),
+        ErrorCounts(),
+        ErrorCounts(hits=3, insertions=1),
+        ErrorCounts(hits=1, deletions=2),
+    ]
+    assert found[0][1].errors == 1
+    assert score_parts(parts, "")[3][0] == ErrorCounts(deletions=3)
+    assert [words for words, _ in score_parts(("", ""), "well well done")] == [ErrorCounts(insertions=3), ErrorCounts()]
+    assert score_parts((), "") == ()
+
+
+def test_a_number_that_reaches_over_a_border_is_lost_to_no_part() -> None:
+    parts = ("she paid five", "hundred people came", "and left")
+    found = score_parts(parts, "she paid 500 people came and left")
+    assert sum(words.errors for words, _ in found) == 0
+    assert sum(words.hits for words, _ in found) == score(" ".join(parts), "").words.deletions
+
+
+@given(st.lists(texts, min_size=1, max_size=5), texts)
+@settings(max_examples=60, deadline=None)
+def test_errors_of_parts_add_up_to_those_of_the_whole(parts: list[str], heard: str) -> None:
+    whole, found = score(" ".join(parts), heard), score_parts(parts, heard)
+    assert sum((words for words, _ in found), ErrorCounts()) == whole.words
+    assert sum((chars for _, chars in found), ErrorCounts()) == whole.chars

@@ -436,3 +436,21 @@ def test_the_fingerprint_is_of_the_content_and_not_of_the_place(tmp_path: Path) 
     with (tmp_path / "two" / "a.wav").open("ab") as file:
         file.write(b"more")
     assert first != load_set(tmp_path / "two").fingerprint
+
+
+def test_conditions_come_in_the_order_of_their_manifests_and_then_by_name(tmp_path: Path) -> None:
+    wav(tmp_path / "a.wav")
+    orders: dict[str, dict[str, Any]] = {"alone": {}, "beta": {"order": 2}, "clean": {"order": 1}, "last": {}}
+    for name, more in orders.items():
+        manifest(tmp_path, name, [entry(f"{name}/{n}") for n in range(3)], **more)
+    ordered = load_set(tmp_path)
+    assert list(dict.fromkeys(clip.condition for clip in ordered.clips)) == ["clean", "beta", "alone", "last"]
+    assert [clip.id for clip in ordered.clips[:3]] == ["clean/0", "clean/1", "clean/2"]
+    for name in orders:
+        manifest(tmp_path, name, [entry(f"{name}/{n}") for n in range(3)])
+    by_name = load_set(tmp_path)
+    assert [clip.condition for clip in by_name.clips[::3]] == ["alone", "beta", "clean", "last"]
+    assert ordered.fingerprint == by_name.fingerprint
+    assert {clip.id for clip in sampled(ordered, 6, 1).clips} == {clip.id for clip in sampled(by_name, 6, 1).clips}
+    manifest(tmp_path, "clean", [entry()], order="first")
+    assert '"order" for its place among the others: it must be a whole number' in refusal(tmp_path).message

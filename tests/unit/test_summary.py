@@ -7,11 +7,18 @@ from dataclasses import replace
 import pytest
 
 from evaluation.calibration import World, made_up
-from evaluation.results import ClipResult, ErrorCounts, GoldenRun, Timings
+from evaluation.results import ClipResult, ErrorCounts, GoldenRun, PartErrors, Timings
 from evaluation.summary import block_of, pool, summarize
 
 
-def clip(name: str = "clean/one", *, words: int = 10, errors: int = 1, **other: object) -> ClipResult:
+def clip(
+    name: str = "clean/one",
+    *,
+    words: int = 10,
+    errors: int = 1,
+    words_of: ErrorCounts | None = None,
+    **other: object,
+) -> ClipResult:
     made = ClipResult(
         id=name,
         condition=name.partition("/")[0],
@@ -23,6 +30,8 @@ def clip(name: str = "clean/one", *, words: int = 10, errors: int = 1, **other: 
         finals=1,
         realtime=True,
     )
+    if words_of is not None:
+        made = replace(made, words=words_of)
     return replace(made, **other)  # type: ignore[arg-type]
 
 
@@ -63,7 +72,38 @@ def test_percentiles_are_of_all_values_of_all_clips() -> None:
     assert (row.final_p50_ms.value, row.final_p95_ms.value) == (600.0, pytest.approx(780.0))
     assert (row.first_text_p50_ms.value, row.first_text_p95_ms.value) == (100.0, 100.0)
     assert (row.partial_gap_p50_ms.value, row.partial_gap_p50_ms.count) == (100.0, 2)
-    assert (row.first_partial_p50_ms.value, row.first_partial_p50_ms.count) == (None, 0)
+    assert (row.first_partial_p50_ms.value, row.first_partial_p50_ms.count) == (100.0, 1)
+
+
+def test_nobody_gains_by_showing_no_partials() -> None:
+    shown = [clip(f"clean/{index}", timings=Timings(first_partial_ms=200.0, first_text_ms=500.0)) for index in range(9)]
+    hidden = clip("clean/late", timings=Timings(first_text_ms=4_000.0))
+    row = pool([*shown, hidden, hidden], "clean")
+    assert row.first_partial_p95_ms.value == pytest.approx(4_000.0)
+    assert row.first_partial_p95_ms.count == 11
+
+
+def test_the_sentences_of_a_joined_clip_are_drawn_one_by_one_and_its_failure_is_one() -> None:
+    def joined(*errors: int, outcome: str = "ok") -> ClipResult:
+        parts = tuple(
+            PartErrors(
+                f"clean/{at}", "ten words of " + str(at), ErrorCounts(10 - each, each), ErrorCounts(50 - each, each)
+            )
+            for at, each in enumerate(errors)
+        )
+        counts = ErrorCounts(10 * len(errors) - sum(errors), sum(errors))
+        return clip("long/all", words=1, errors=0, words_of=counts, parts=parts, outcome=outcome)
+
+    row = pool([joined(1, 2, 3, 0, 1, 2)], "long")
+    assert (row.wer.value, row.wer.count, row.clips) == (9 / 60, 60, 1)
+    assert row.wer.interval is not None
+    assert row.wer.interval.low < 9 / 60 < row.wer.interval.high
+    failed = pool([joined(1, 2, 3, 0, 1, 2, outcome="timeout")], "long")
+    assert (failed.wer.value, failed.wer.interval) == (1.0, None)
+    same = pool([joined(1, 2, 3, 0, 1, 2), *clips(6)], "all")
+    apart = pool([joined(1, 2, 3, 0, 1, 2), *(clip(f"clean/other_{index}") for index in range(6))], "all")
+    assert same.wer.value == apart.wer.value
+    assert same.wer.interval != apart.wer.interval  # a sentence and its place in the joined clip are one
 
 
 def test_what_is_heard_in_silence_is_a_false_final_and_an_insertion() -> None:
@@ -79,6 +119,9 @@ def test_speed_is_of_the_clips_that_were_not_streamed_in_real_time() -> None:
     assert (row.speed.value, row.speed.count) == (8.0, 1)
     assert pool([clip(elapsed_ms=5_000.0)], "clean").speed.value is None
     assert pool([clip(realtime=False, elapsed_ms=0.0)], "clean").speed.value is None
+    # What was streamed, and not the clip alone: the silence after it took its time, too.
+    with_tail = pool([clip(elapsed_ms=2_000.0, realtime=False, sent_ms=6_000)], "clean")
+    assert with_tail.speed.value == 3.0
 
 
 def test_intervals_need_sentences_and_values() -> None:

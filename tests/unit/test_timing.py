@@ -66,7 +66,7 @@ def test_a_plain_recognizer() -> None:
     timings = measure(clip(), recording(*PLAIN))
     assert timings.first_partial_ms == 620 - 500
     assert timings.first_text_ms == 620 - 200
-    assert timings.word_partial_ms == (620 - 500, 1_040 - 900)  # charlie came with the final alone
+    assert timings.word_partial_ms == (620 - 500, 1_040 - 900, 400)  # charlie came with the final alone
     assert timings.word_final_ms == (1_900 - 500, 1_900 - 900, 1_900 - 1_500)
     assert timings.final_ms == (400,)
     assert timings.partial_gap_ms == (420,)
@@ -98,7 +98,7 @@ def test_a_recognizer_that_guesses_ahead_is_below_zero() -> None:
     )
     assert timings.first_partial_ms == -70
     assert timings.first_text_ms == 230
-    assert timings.word_partial_ms == (-70,)
+    assert timings.word_partial_ms == (-70, 550, -50)
     assert timings.final_ms == (-50,)
 
 
@@ -114,7 +114,8 @@ def test_no_partials() -> None:
     timings = measure(clip(), recording(PLAIN[-1]))
     assert timings.first_partial_ms is None
     assert timings.first_text_ms == 1_900 - 200
-    assert timings.word_partial_ms == timings.partial_gap_ms == ()
+    assert timings.word_partial_ms == timings.word_final_ms == (1_400, 1_000, 400)  # first shown by the final
+    assert timings.partial_gap_ms == ()
     assert timings.final_ms == (400,)
 
 
@@ -148,7 +149,7 @@ def test_the_recognizers_own_times_stand_in() -> None:
     )
     assert timings.first_partial_ms == 620 - 500
     assert timings.first_text_ms == 620 - 200
-    assert timings.word_partial_ms == (620 - 500, 1_040 - 900)
+    assert timings.word_partial_ms == (620 - 500, 1_040 - 900, 400)
     assert timings.word_final_ms == (1_400, 1_000, 400)
     assert timings.final_ms == (400,)
 
@@ -172,7 +173,7 @@ def test_a_wrong_word_has_no_latency() -> None:
     timings = measure(
         clip(), recording(heard("partial", 1_040, "alpha brow"), heard("final", 1_900, "alpha brow charlie", 1_500))
     )
-    assert timings.word_partial_ms == (540,)
+    assert timings.word_partial_ms == (540, 400)
     assert timings.word_final_ms == (1_400, 400)
 
 
@@ -181,7 +182,7 @@ def test_a_wrong_word_of_a_partial_has_not_shown_the_right_one() -> None:
         clip(),
         recording(heard("partial", 1_600, "alpha brow charlie"), heard("final", 1_900, "alpha bravo charlie", 1_500)),
     )
-    assert timings.word_partial_ms == (1_100, 100)
+    assert timings.word_partial_ms == (1_100, 1_000, 100)
 
 
 def test_speech_begins_where_the_set_says_so() -> None:
@@ -207,14 +208,18 @@ def test_a_word_counts_once_it_stands_at_its_place() -> None:
             heard("final", 1_300, "to be or not to be", 1_000),
         ),
     )
-    assert timings.word_partial_ms == (300, 100, 300, 100, 100)
+    assert timings.word_partial_ms == (300, 100, 300, 100, 100, 300)
 
 
 def test_a_word_that_was_missed_in_a_partial_shifts_no_other() -> None:
     timings = measure(
         clip(), recording(heard("partial", 1_600, "alpha charlie"), heard("final", 1_900, "alpha bravo charlie", 1_500))
     )
-    assert timings.word_partial_ms == (1_100,)  # "charlie" may have been meant for "bravo": too late, not too early
+    assert timings.word_partial_ms == (
+        1_100,
+        1_000,
+        400,
+    )  # "charlie" may have been meant for "bravo": too late, not too early
     words = (*ABC, ("delta", 1_500, 1_800))
     timings = measure(
         clip(words),
@@ -222,7 +227,7 @@ def test_a_word_that_was_missed_in_a_partial_shifts_no_other() -> None:
             heard("partial", 1_900, "alpha charlie delta"), heard("final", 2_100, "alpha bravo charlie delta", 1_800)
         ),
     )
-    assert timings.word_partial_ms == (1_400, 400, 100)
+    assert timings.word_partial_ms == (1_400, 1_200, 400, 100)
 
 
 def test_a_word_too_much_in_a_partial_shifts_no_other() -> None:
@@ -230,7 +235,7 @@ def test_a_word_too_much_in_a_partial_shifts_no_other() -> None:
         clip(),
         recording(heard("partial", 1_100, "oh alpha bravo"), heard("final", 1_900, "alpha bravo charlie", 1_500)),
     )
-    assert timings.word_partial_ms == (600, 200)
+    assert timings.word_partial_ms == (600, 200, 400)
 
 
 def test_numbers_are_the_same_however_they_are_written() -> None:
@@ -247,7 +252,9 @@ def test_very_long_texts_are_compared_place_by_place() -> None:
     shown[100] = names[100]
     final = heard("final", 70_500, " ".join(names), 60_000)
     came = recording(heard("partial", 70_100, " ".join(shown)), final, audio_ms=71_000)
-    assert measure(clip(spoken), came).word_partial_ms == (70_100 - 10_100,)
+    found = measure(clip(spoken), came).word_partial_ms
+    assert found[100] == 70_100 - 10_100
+    assert [at for at in range(600) if found[at] != 70_500 - 100 * (at + 1)] == [100]  # all others came with the final
 
 
 # Finals of several stretches of speech.
@@ -268,7 +275,7 @@ def test_each_stretch_has_its_own_final() -> None:
     )
     assert timings.final_ms == (400, 600)
     assert timings.partial_gap_ms == (300,)  # not from one utterance to the next
-    assert timings.word_partial_ms == (120, 200)
+    assert timings.word_partial_ms == (120, 1_000, 400, 200, 600)
     assert (timings.partial_words, timings.revised_words) == (3, 1)
 
 
@@ -314,6 +321,25 @@ def test_a_final_that_nearly_reaches_the_end_waits_for_the_words_left() -> None:
     early = heard("final", 1_600, "alpha bravo", 1_300, words=ABC[:2])
     rest = heard("final", 1_900, "charlie", 1_500, utterance=1, words=(("charlie", 1_350, 1_500),))
     assert measure(clip(), recording(early, rest)).final_ms == (400,)
+
+
+def test_times_that_run_ahead_make_no_final_early() -> None:
+    # The first final says that it reaches the end of speech, which had not been sent when it came.
+    timings = measure(
+        clip(),
+        recording(
+            heard("final", 1_000, "alpha bravo", 1_600),
+            heard("final", 1_900, "charlie", 1_700, utterance=1, start_ms=1_600),
+        ),
+    )
+    assert timings.final_ms == (400,)
+    assert measure(clip(), recording(heard("final", 1_400, "alpha bravo charlie", 1_500))).final_ms == (-100,)
+
+
+def test_times_that_lie_behind_the_speech_leave_no_final_out() -> None:
+    assert measure(clip(), recording(heard("final", 1_900, "alpha bravo charlie", 1_990, start_ms=1_600))).final_ms == (
+        400,
+    )
 
 
 def test_without_times_the_final_with_the_last_word_counts() -> None:
@@ -381,7 +407,7 @@ def test_a_recognizer_that_does_not_count_its_utterances() -> None:
         ),
     )
     assert timings.final_ms == (400, 600)
-    assert timings.word_partial_ms == (120, 200)
+    assert timings.word_partial_ms == (120, 1_000, 400, 200, 600)
     assert (timings.partial_words, timings.revised_words) == (2, 0)
     assert timings.partial_gap_ms == ()
 
@@ -397,7 +423,7 @@ def test_two_utterances_that_overlap() -> None:
         ),
     )
     assert timings.final_ms == (2_200, 400)
-    assert timings.word_partial_ms == (1_100, 700, 100, 100)
+    assert timings.word_partial_ms == (1_100, 700, 100, 100, 400)
 
 
 def test_audio_that_was_never_sent_has_no_latency() -> None:

@@ -18,7 +18,7 @@ from server.commands.transcribe import transcribe
 from server.commands.usage import OneLineGroup
 
 _EPILOG = (
-    "Every flag has a key in the environment or in [bold].env[/bold], named in its help; the flag wins. "
+    "A flag that has a key in the environment or in [bold].env[/bold] names it in its help; the flag wins. "
     "Exit status: 0 done, 1 failed, 2 wrong flag or setting, 3 not reachable or not ready, 4 bad input, 130 Ctrl-C."
 )
 

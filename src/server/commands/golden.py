@@ -40,6 +40,7 @@ from server.commands.golden_flags import (
     SampleFlag,
     SetFlag,
     TailFlag,
+    WriteProfileFlag,
     labels,
 )
 from server.commands.target import parse_server
@@ -67,6 +68,7 @@ def run(
     concurrency: ConcurrencyFlag = 2,
     json_: JsonFlag = None,
     html: HtmlFlag = None,
+    write_profile: WriteProfileFlag = None,
     label: LabelFlag = None,
     quiet: QuietFlag = False,
     mock_plan: MockPlan = None,
@@ -101,6 +103,7 @@ def run(
         labels=labels(label),
         json_file=json_,
         html_file=html,
+        profile_file=write_profile,
         quiet=quiet,
     )
     run_golden(flags, recognizer(Connection(engine, server, ca_cert, insecure, mock_plan)), profile)
@@ -189,15 +192,17 @@ def report(
     result: ResultFile,
     profile: ProfileFlag = None,
     html: HtmlFlag = None,
+    write_profile: WriteProfileFlag = None,
     quiet: QuietFlag = False,
 ) -> None:
     """Show a stored result again, and hold it against other limits.
 
     [dim]$[/dim] riva-gateway golden report before.json --profile riva --html before.html
+    [dim]$[/dim] riva-gateway golden report before.json --write-profile mine.toml
     """
     from server.commands.golden_run import report_file
 
-    report_file(result, profile, html_file=html, quiet=quiet)
+    report_file(result, profile, html_file=html, profile_file=write_profile, quiet=quiet)
 
 
 def _refuse_flags(context: typer.Context) -> None:

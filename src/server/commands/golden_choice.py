@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from asr.config import EngineConfig, GatedConfig, GatewayConfig, LocalConfig, MockConfig, ResilientConfig, RivaConfig
+from evaluation.profiles import Profile
 from server.commands.exits import Exit, Stop
 
 OWN_SET = Path("tests/golden")
@@ -12,6 +15,8 @@ OWN_SET = Path("tests/golden")
 
 NO_PROFILE = "none"
 _OF_ENGINE = {"local": "local", "riva": "riva"}
+_MEASURED = {"local"}
+"""Profiles whose limits were measured on the set of this repository."""
 
 
 def set_folder(given: Path | None, working_directory: Path) -> Path:
@@ -42,6 +47,18 @@ def profile_name(given: str | None, engine: str) -> str | None:
     if given is not None:
         return None if given == NO_PROFILE else given
     return _OF_ENGINE.get(engine)
+
+
+def applies(profile: Profile, conditions: Collection[str]) -> bool:
+    """Whether a recognizer's own profile says something about a set.
+
+    The guard of the embedded recognizer was measured on one set: what it allows for all clips together means nothing
+    where none of the conditions that it names is there. Targets hold for any set.
+    """
+    if profile.name not in _MEASURED:
+        return True
+    named = {condition for rule in profile.rules for condition in rule.conditions if condition != "*"}
+    return any(fnmatchcase(condition, pattern) for condition in conditions for pattern in named)
 
 
 def target_of(config: EngineConfig) -> str:

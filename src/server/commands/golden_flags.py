@@ -89,6 +89,15 @@ HtmlFlag = Annotated[
         "--html", metavar="FILE", help="Write a report with plots there, in one file.", rich_help_panel=_OUTPUT
     ),
 ]
+WriteProfileFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--write-profile",
+        metavar="FILE",
+        help="Write limits there, as TOML for --profile, that this run keeps and a worse one does not.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
 QuietFlag = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress and no table, only the verdict.", rich_help_panel=_OUTPUT)
 ]
@@ -98,7 +107,7 @@ ProfileFlag = Annotated[
         "--profile",
         metavar="NAME",
         help="Limits to keep: riva, local, a TOML file, or none. Default: riva for Riva, local for the embedded "
-        "recognizer, none for the mock.",
+        "recognizer where the set has the conditions that it names, none for the mock.",
     ),
 ]
 AlphaFlag = Annotated[
@@ -106,7 +115,7 @@ AlphaFlag = Annotated[
     typer.Option(
         "--alpha",
         metavar="P",
-        min=0.0001,
+        min=0.001,
         max=0.5,
         help="How probable it may be that B is called worse although it is not.",
     ),

@@ -14,14 +14,14 @@ from asr.client import RivaASRClient
 from asr.errors import ASRError, Code
 from evaluation.clips import ClipSet
 from evaluation.golden import Pace, RunPlan, late_clips, run_set
-from evaluation.profiles import Judgement, Profile, judge, load_profile
+from evaluation.profiles import Judgement, Profile, guard_limits, judge, load_profile
 from evaluation.report import golden_page
 from evaluation.results import ClipResult, GoldenRun
 from evaluation.sets import load_set, only, sampled
 from evaluation.summary import Summary, summarize
 from server.commands.connection import Recognizer, connect
 from server.commands.exits import Exit, Stop, complain, exit_of, run_async
-from server.commands.golden_choice import profile_name, set_folder, target_of
+from server.commands.golden_choice import applies, profile_name, set_folder, target_of
 from server.commands.golden_files import check_places, read_run, write_json, write_text
 from server.commands.golden_progress import ClipBar
 from server.commands.golden_tables import show_run
@@ -50,6 +50,7 @@ class GoldenFlags:
     labels: Mapping[str, str] = field(default_factory=dict)
     json_file: Path | None = None
     html_file: Path | None = None
+    profile_file: Path | None = None
     quiet: bool = False
 
     def plan(self, target: str) -> RunPlan:
@@ -80,7 +81,7 @@ class GoldenFlags:
     @property
     def places(self) -> tuple[tuple[str, Path | None], ...]:
         """Where results are to go."""
-        return (("--json", self.json_file), ("--html", self.html_file))
+        return (("--json", self.json_file), ("--html", self.html_file), ("--write-profile", self.profile_file))
 
 
 def run_golden(flags: GoldenFlags, to: Recognizer, profile: str | None) -> None:
@@ -98,23 +99,28 @@ def run_golden(flags: GoldenFlags, to: Recognizer, profile: str | None) -> None:
     _conclude(run, named, flags.places, quiet=flags.quiet)
 
 
-def report_file(path: Path, profile: str | None, *, html_file: Path | None, quiet: bool) -> None:
+def report_file(
+    path: Path, profile: str | None, *, html_file: Path | None, profile_file: Path | None, quiet: bool
+) -> None:
     """Show a stored run.
 
     Raises:
         Stop: it cannot be read.
         Exit: as `run_golden`.
     """
-    places = (("--html", html_file),)
+    places = (("--html", html_file), ("--write-profile", profile_file))
     check_places(*places)
     run = read_run(path)
     _conclude(run, own_profile(run) if profile is None else wanted_profile(profile), places, quiet=quiet)
 
 
 def own_profile(run: GoldenRun) -> Profile | None:
-    """The profile of the recognizer that was asked, where it has one."""
+    """The profile of the recognizer that was asked, where it has one that says something about these clips."""
     name = profile_name(None, run.info.engine)
-    return None if name is None else load_profile(name)
+    if name is None:
+        return None
+    profile = load_profile(name)
+    return profile if applies(profile, {clip.condition for clip in run.clips}) else None
 
 
 def wanted_profile(name: str) -> Profile | None:
@@ -134,7 +140,7 @@ def document(run: GoldenRun, summary: Summary, judgement: Judgement | None) -> d
     """The stored result; `summary` and `judgement` are there for other programs, and are not read back."""
     more: dict[str, Any] = {"summary": asdict(summary)}
     if judgement is not None:
-        more["judgement"] = {"kept": judgement.kept, **asdict(judgement)}
+        more["judgement"] = {"kept": judgement.kept, "measured": judgement.measured, **asdict(judgement)}
     return {**run.to_json(), **more}
 
 
@@ -193,12 +199,23 @@ def _conclude(
             f"this machine was too busy to stream {count(len(late), 'clip')} in time, by up to "
             f"{max(clip.late_ms for clip in late):.0f} ms: their latencies are partly its own"
         )
+    info = run.info
+    if info.busy and info.load_average is not None:
+        complain(
+            f"this machine had too much to do (load average up to {info.load_average:.1f} on {info.cores} cores): "
+            "latencies are partly its own"
+        )
     for line in ["no profile: no limit was looked at"] if judgement is None else verdict(judgement):
         typer.echo(line)
     for flag, path in places:
-        if path is not None and flag == "--json":
-            write_json(path, document(run, summary, judgement))
-        elif path is not None:
-            write_text(path, golden_page(run, summary, judgement))
+        match path, flag:
+            case None, _:
+                continue
+            case Path(), "--json":
+                write_json(path, document(run, summary, judgement))
+            case Path(), "--write-profile":
+                write_text(path, guard_limits(run, path.stem))
+            case _:
+                write_text(path, golden_page(run, summary, judgement))
     if failed or (judgement is not None and not judgement.kept):
         raise typer.Exit(Exit.FAILED)

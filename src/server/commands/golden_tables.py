@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evaluation.compare import Comparison, Difference
-from evaluation.figures import NOTHING, duration, named, written
+from evaluation.figures import NOTHING, duration, named, revised, written
 from evaluation.results import GoldenRun
 from evaluation.summary import Row, Summary
 from server.commands.golden_words import bracketed, change, count, findable, pair, probability, with_interval
@@ -74,7 +74,7 @@ def _cells(row: Row) -> Sequence[str]:
         pair(row.first_partial_p50_ms, row.first_partial_p95_ms),
         pair(row.final_p50_ms, row.final_p95_ms),
         NOTHING if gap is None else f"{gap:.0f}",
-        written("revised", row.revised.value),
+        revised(row.revised.value, row.revised.count, said=row.wer.count),
         written("speed", row.speed.value),
     )
 

@@ -20,7 +20,7 @@ def change(metric: str, value: float | None) -> str:
         return NOTHING
     if metric in RATES:
         return f"{100 * value:+.1f} points"
-    return f"{value:+,.0f} ms" if metric.endswith("_ms") else f"{value:+.3g}"
+    return f"{round(value):+,} ms" if metric.endswith("_ms") else f"{value:+.3g}"
 
 
 def bracketed(metric: str, interval: Interval | None) -> str:
@@ -63,16 +63,24 @@ def verdict(judgement: Judgement) -> list[str]:
     """What became of every limit, the missed ones first."""
     results, name = judgement.results, judgement.profile.name
     lost = [result for result in results if not result.kept]
-    idle = [result for result in results if result.value is None]
+    idle = [result for result in results if not result.measured]
     lines = [missed(result, name) for result in lost]
     if idle:
         lines.append(f"not measured: {'; '.join(_grouped(idle))} (no clip here tells it)")
-    kept = len(results) - len(lost) - len(idle)
-    if lost:
-        lines.append(f"profile {name}: {len(lost)} of {count(len(results) - len(idle), 'limit')} missed")
+    looked_at = len(results) - len(idle)
+    if not looked_at:
+        lines.append(
+            f"profile {name}: not measured, there is nothing to hold its {count(len(results), 'limit')} against"
+        )
+    elif lost:
+        lines.append(f"profile {name}: {len(lost)} of {count(looked_at, 'limit')} missed{_unmeasured(idle)}")
     else:
-        lines.append(f"profile {name}: {'all ' if kept == len(results) else ''}{count(kept, 'limit')} kept")
+        lines.append(f"profile {name}: {'' if idle else 'all '}{count(looked_at, 'limit')} kept{_unmeasured(idle)}")
     return lines
+
+
+def _unmeasured(idle: Sequence[RuleResult]) -> str:
+    return f", {len(idle)} not measured" if idle else ""
 
 
 def _grouped(results: Sequence[RuleResult]) -> list[str]:
@@ -109,7 +117,9 @@ def power(deciding: Sequence[Difference]) -> str:
     ]
     if not found:
         return f"power: {clips} are too few to find any change for certain"
-    return f"power: with {clips} it finds, four times of five, a change of {'; '.join(found)}"
+    blind = any(one.metric == "wer" and findable(one) is None for one in deciding)
+    rest = "; how large a change of the word error rate it finds cannot be told from them" if blind else ""
+    return f"power: with {clips} it finds, four times of five, a change of {'; '.join(found)}{rest}"
 
 
 def findable(one: Difference) -> float | None:
