@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
 import pytest
@@ -11,14 +10,6 @@ import structlog
 from server.logs import configure_logs
 
 
-@pytest.fixture
-def _own_logs() -> Iterator[None]:
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
-
-
-@pytest.mark.usefixtures("_own_logs")
 @pytest.mark.parametrize("style", ["json", "console"])
 def test_a_traceback_keeps_what_clients_said_to_itself(
     style: Literal["json", "console"], capsys: pytest.CaptureFixture[str]
