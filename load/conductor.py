@@ -13,16 +13,16 @@ import sys
 import tempfile
 import threading
 import time
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import PIPE
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from evaluation.sets import samples
+from load.crew import Crew, gone
 from load.digest import Digest
 from load.pacer import SLOT_MS
 from load.plan import StepPlan
@@ -35,9 +35,10 @@ HEAD_START_S = 0.3
 READY_PATIENCE_S = 60.0
 END_S = 5.0
 LINE_BYTES = 16 * 1024 * 1024
-LAST_WORDS_BYTES = 4_096
 STAND_BACK = 15
 """How nice digesting is (0 to 19): it takes what sending, and a gateway on the same machine, leave over."""
+
+_GARBLED = "The gateway sent what is no message of asr.v1, and what this session heard could not be read."
 
 __all__ = ["own_limits", "run_step"]
 
@@ -45,15 +46,19 @@ Json = dict[str, Any]
 OnProgress = Callable[[Progress], None]
 
 
-async def run_step(plan: StepPlan, *, on_progress: OnProgress | None = None) -> StepRecord:
+async def run_step(
+    plan: StepPlan, *, on_progress: OnProgress | None = None, stop: asyncio.Event | None = None
+) -> StepRecord:
     """Hold all sessions of a step. However this ends, no worker is left behind.
 
     Args:
         plan: see there.
         on_progress: is told how it goes, about twice a second.
+        stop: breaks the step off when it is set.
 
     Returns:
         The record, with a `SessionRecord` for every arrival, and notes where something was wrong with the step itself.
+        Of a step that was broken off only the sessions that were over are in it.
 
     Raises:
         ValueError: for a plan without sessions or clips, or with a file of certificates that is not there.
@@ -62,50 +67,28 @@ async def run_step(plan: StepPlan, *, on_progress: OnProgress | None = None) -> 
     """
     _check(plan)
     with tempfile.TemporaryDirectory(prefix="load-") as folder:
-        return await _Step(plan, on_progress or _nothing).run(Path(folder) / "clips.pcm")
+        return await _Step(plan, on_progress or _nothing, stop or asyncio.Event()).run(Path(folder) / "clips.pcm")
 
 
 def _check(plan: StepPlan) -> None:
     if not plan.arrivals or not plan.clips:
         raise ValueError("A step needs at least one session and one clip.")
-    if plan.door.ca_cert is not None and not plan.door.ca_cert.is_file():
-        raise ValueError(f"There is no file of certificates at {str(plan.door.ca_cert)!r}.")
-
-
-class _Crew:
-    """One worker, seen from here."""
-
-    def __init__(self, process: Process, numbers: list[int]) -> None:
-        self.process = process
-        self.numbers = numbers
-        self.complaint = b""
-        self.progress: Json = {}
-        self.done: Json | None = None
-        self.over = 0
-        self.ended_ms = 0.0
-        self.obituary = ""
-
-        self.listening = asyncio.create_task(self._listen())
-
-    async def last_words(self) -> str:
-        """The last line that it wrote for people, once it is gone; "" where there is none."""
-        await asyncio.wait([self.listening], timeout=1.0)
-        return self.complaint.decode("utf-8", "replace").strip().rpartition("\n")[2]
-
-    async def _listen(self) -> None:
-        assert self.process.stderr is not None
-        while text := await self.process.stderr.read(LAST_WORDS_BYTES):
-            self.complaint = (self.complaint + text)[-LAST_WORDS_BYTES:]
+    for path in plan.door.files():
+        if not path.is_file():
+            raise ValueError(f"There is no file of certificates at {str(path)!r}.")
 
 
 class _Step:
-    def __init__(self, plan: StepPlan, on_progress: OnProgress) -> None:
+    def __init__(self, plan: StepPlan, on_progress: OnProgress, stop: asyncio.Event) -> None:
         self._plan = plan
+        self._stop = stop
+        self._most_active = 0
         self._on_progress = on_progress
         self._digest = Digest(plan)
-        self._crews: list[_Crew] = []
+        self._crews: list[Crew] = []
         self._notes: list[str] = []
         self._go_s = 0.0
+        self._garbled = 0
         self._lines: asyncio.Queue[Json | None] = asyncio.Queue()
 
     async def run(self, pcm: Path) -> StepRecord:
@@ -120,16 +103,17 @@ class _Step:
                     order = self._order(numbers, clips, pcm, index / count)
                     await self._give(crew, order)
             await self._common_start()
-            await self._follow_all()
+            await self._follow_until_stopped()
             now_ms = (time.monotonic() - self._go_s) * 1000
             self._lines.put_nowait(None)
             await reading
         finally:
             reading.cancel()
             await self._end()
-        for crew in self._crews:
-            why = crew.obituary or "The step ended before this session did."
-            self._digest.lost(crew.numbers, why, crew.ended_ms or now_ms)
+        for crew in () if self._stop.is_set() else self._crews:
+            why = crew.obituary or (_GARBLED if self._garbled else "The step ended before this session did.")
+            code = "worker_lost" if crew.obituary else "protocol" if self._garbled else "timeout"
+            self._digest.lost(crew.numbers, why, crew.ended_ms or now_ms, code)
         return self._record()
 
     async def _read(self) -> None:
@@ -141,21 +125,20 @@ class _Step:
 
     # Workers --------------------------------------------------------------------------------------
 
-    async def _hire(self, numbers: list[int]) -> _Crew:
+    async def _hire(self, numbers: list[int]) -> Crew:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "load.worker", stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=LINE_BYTES,
             start_new_session=True, env={**os.environ, "PYTHONPATH": _module_path()},
         )  # fmt: skip
-        crew = _Crew(process, numbers)
+        crew = Crew(process, numbers)
         self._crews.append(crew)
         return crew
 
     def _order(self, numbers: Sequence[int], clips: list[Json], pcm: Path, phase: float) -> Json:
         plan = self._plan
-        door = {**asdict(plan.door), "ca_cert": str(plan.door.ca_cert) if plan.door.ca_cert else None}
         arrivals = [(number, plan.arrivals[number]) for number in numbers]
         return {
-            "door": door,
+            "door": plan.door.as_json(),
             "chunk_ms": plan.chunk_ms,
             "pause_ms": plan.pause_ms,
             "tail_ms": plan.tail_ms,
@@ -174,7 +157,7 @@ class _Step:
             ],
         }
 
-    async def _give(self, crew: _Crew, order: Json) -> None:
+    async def _give(self, crew: Crew, order: Json) -> None:
         assert crew.process.stdin is not None
         with contextlib.suppress(ConnectionError):
             crew.process.stdin.write(orjson.dumps(order) + b"\n")
@@ -194,6 +177,19 @@ class _Step:
         for crew in self._crews:
             await self._give(crew, {"go_s": self._go_s})
 
+    async def _follow_until_stopped(self) -> None:
+        following = asyncio.create_task(self._follow_all())
+        stopped = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((following, stopped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopped.cancel()
+            if not following.done():
+                following.cancel()
+                await asyncio.wait((following,))
+        if not following.cancelled():
+            following.result()
+
     async def _follow_all(self) -> None:
         try:
             async with asyncio.timeout(self._patience_s()), asyncio.TaskGroup() as group:
@@ -202,16 +198,20 @@ class _Step:
         except TimeoutError:
             self._notes.append("The step did not end within its bound; what was left of it was cut off.")
 
-    async def _follow(self, crew: _Crew) -> None:
+    async def _follow(self, crew: Crew) -> None:
         assert crew.process.stdout is not None
         async for text in crew.process.stdout:
             try:
                 line = orjson.loads(text)
-            except ValueError:  # the last words of one that was killed
-                break
+            except ValueError:
+                if not text.endswith(b"\n"):  # the last words of one that was killed
+                    break
+                # Messages are passed on unread, and this one was no JSON.
+                self._garbled += 1
+                continue
             match line["type"]:
                 case "progress":
-                    crew.progress = line
+                    crew.progress, crew.seen_s = line, time.monotonic() - self._go_s
                     self._tell()
                 case "done":
                     crew.done = line
@@ -223,9 +223,9 @@ class _Step:
         if crew.done is None:
             await self._mourn(crew)
 
-    async def _mourn(self, crew: _Crew) -> None:
+    async def _mourn(self, crew: Crew) -> None:
         """A worker is gone before it was done."""
-        status = await _gone(crew.process, 1.0)
+        status = await gone(crew.process, 1.0)
         how = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
         said = await crew.last_words()
         crew.obituary = f"The load worker {crew.process.pid} {how}{': ' + said if said else ''}."
@@ -240,7 +240,7 @@ class _Step:
                 crew.process.stdin.close()
         patience_s = END_S if all(crew.done for crew in self._crews) else 0.5
         try:
-            await asyncio.gather(*(_gone(crew.process, patience_s) for crew in self._crews))
+            await asyncio.gather(*(gone(crew.process, patience_s) for crew in self._crews))
         finally:
             for crew in self._crews:
                 crew.listening.cancel()
@@ -264,6 +264,7 @@ class _Step:
         def total(key: str) -> int:
             return sum(line[key] for line in lines)
 
+        self._most_active = max(self._most_active, total("active"))
         self._on_progress(
             Progress(
                 elapsed_ms=(time.monotonic() - self._go_s) * 1000,
@@ -279,15 +280,15 @@ class _Step:
         )
 
     def _record(self) -> StepRecord:
-        records = tuple(self._digest.records[number] for number in range(len(self._plan.arrivals)))
-        loads = [crew.done["cpu_s"] / crew.done["wall_s"] for crew in self._crews if crew.done]
+        records = tuple(record for _, record in sorted(self._digest.records.items()))
+        loads = [crew.cpu_share() for crew in self._crews]
         cpu, late = max(loads, default=0.0), self._digest.late_ms(0.99)
         return StepRecord(
             sessions=self._plan.sessions,
-            wall_ms=max(record.ended_ms for record in records),
+            wall_ms=max((record.ended_ms for record in records), default=0.0),
             chunk_ms=self._plan.chunk_ms,
             records=records,
-            peak=peak(records),
+            peak=max(peak(records), self._most_active if self._stop.is_set() else 0),
             workers=len(self._crews),
             worker_cpu=cpu,
             late_p99_ms=late,
@@ -310,17 +311,6 @@ def _module_path() -> str:
     """Where the worker finds this package, also where it is not installed."""
     here = str(Path(__file__).resolve().parents[1])
     return os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")]))
-
-
-async def _gone(process: Process, patience_s: float) -> int:
-    """Wait for its end, and see to it."""
-    try:
-        async with asyncio.timeout(patience_s):
-            return await process.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        return await process.wait()
 
 
 def _stand_back() -> None:

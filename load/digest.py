@@ -99,6 +99,7 @@ class Digest:
         arrival = self._plan.arrivals[number]
         cut = arrival.cut_ms is not None
         late, held = self._lateness(sent_ms, line["first_due_ms"], line["held"])
+        due_ms = self._owed(sent_ms, line["first_due_ms"], line["held"])
         clips = self._plan.clips
         record = SessionRecord(
             number=number,
@@ -125,11 +126,11 @@ class Digest:
             speaking_ms=line["first_due_ms"],
         )
         if not cut and len(sent_ms):
-            record = replace(record, timings=self._timings(said, heap, sent_ms, record, line["first_due_ms"]))
+            record = replace(record, timings=self._timings(said, heap, due_ms, record, line["first_due_ms"]))
         self.records[number] = record
 
-    def lost(self, numbers: Iterable[int], detail: str, now_ms: float) -> None:
-        """These sessions are gone with their worker."""
+    def lost(self, numbers: Iterable[int], detail: str, now_ms: float, code: str = "worker_lost") -> None:
+        """Of these sessions nothing is known; those that are over are left alone."""
         for number in numbers:
             if number in self.records:
                 continue
@@ -145,7 +146,7 @@ class Digest:
                 hypothesis="",
                 audio_ms=0,
                 outcome="error",
-                code="worker_lost",
+                code=code,
                 detail=detail,
                 cut=arrival.cut_ms is not None,
             )
@@ -171,6 +172,15 @@ class Digest:
         cells = np.minimum((own / LATE_CELL_MS).astype(np.int64), LATE_CELLS - 1)
         np.add.at(self._late, cells, 1)
         return own, late[~free]
+
+    def _owed(self, sent_ms: Floats, first_due_ms: float | None, held: Sequence[int]) -> Floats:
+        """The moments from which latencies count: when a chunk was sent, but when it was due where the connection did
+        not take it then. A gateway that stops reading would else hide how long its speakers wait."""
+        if first_due_ms is None or not held:
+            return sent_ms
+        moments, places = sent_ms.copy(), np.asarray(held)
+        moments[places] = np.minimum(moments[places], first_due_ms + places * self._plan.chunk_ms)
+        return moments
 
     def _timings(
         self, said: tuple[int, ...], heap: Heap, sent_ms: Floats, record: SessionRecord, first_due_ms: float

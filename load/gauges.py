@@ -31,7 +31,7 @@ class Facts:
 
     Attributes:
         engine: its recognizer's name.
-        endpoints: recognizers behind it, or None where it names none.
+        endpoints: recognizers behind it that can be used now, or None where it names none.
         limit: streams that it admits at a time, or None.
         gauges: whether it tells of its process (memory, open files, tasks).
     """
@@ -77,7 +77,7 @@ class Watch:
         endpoints, streams = told.get("endpoints"), told.get("streams")
         return Facts(
             engine=str(told.get("engine") or ""),
-            endpoints=len(endpoints) if isinstance(endpoints, list) and endpoints else None,
+            endpoints=_serving(endpoints) if isinstance(endpoints, list) else None,
             limit=_whole(streams.get("limit")) if isinstance(streams, dict) else None,
             gauges=isinstance(told.get("process"), dict),
         )
@@ -187,6 +187,11 @@ class Watch:
 
     def _at_ms(self) -> float:
         return (time.monotonic() - self._began) * 1000
+
+
+def _serving(endpoints: list[Any]) -> int | None:
+    """Recognizers without those that are out of use: they carry nothing of what is measured."""
+    return sum(not (isinstance(one, dict) and one.get("breaker") == "open") for one in endpoints) or None
 
 
 def _whole(value: object) -> int | None:

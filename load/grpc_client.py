@@ -25,6 +25,8 @@ METHOD = "/nvidia.riva.asr.RivaSpeechRecognition/StreamingRecognize"
 CALLS_PER_CHANNEL = 50
 """Many servers carry about 100 calls on one connection."""
 MAX_CHANNELS = 64
+REFUSAL_S = 5.0
+"""A refusal comes within this; a stream that is broken off later had been accepted."""
 
 _CODES = {
     grpc.StatusCode.INVALID_ARGUMENT: "bad_request",
@@ -53,9 +55,12 @@ def opening(rate_hz: int) -> bytes:
 class GrpcSession(Session):
     """One session: one call, a task that writes and one that reads."""
 
-    def __init__(self, order: Order, house: House, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self, order: Order, house: House, channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...] = ()
+    ) -> None:
         """Nothing happens before `open`."""
         self._begin(order, house)
+        self._metadata = metadata
         self._channel = channel
         self._call: grpc.aio.StreamStreamCall[bytes, bytes] | None = None
         self._due: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -71,7 +76,7 @@ class GrpcSession(Session):
         if self.phase is Phase.OVER:
             return
         self._connected_s = clock()
-        self._call = self._channel.stream_stream(METHOD, None, None)(None)
+        self._call = self._channel.stream_stream(METHOD, None, None)(None, metadata=self._metadata)
         self._speak()
         writing = asyncio.create_task(self._write(self._call))
         try:
@@ -126,7 +131,9 @@ class GrpcSession(Session):
         code = told if isinstance(told, str) else _CODES.get(status, "internal")
         detail = f"{status.name}: {error.details() or 'without a word'}"
         busy = told in BUSY or retry_after_ms is not None or status is grpc.StatusCode.RESOURCE_EXHAUSTED
-        if busy and not self.partials + self.finals:
+        # Nothing says when a stream is accepted: what breaks later was served, if only with silence.
+        early = self._connected_s is not None and clock() - self._connected_s < REFUSAL_S
+        if busy and early and not self.partials + self.finals:
             self._end("refused", code, detail, retry_after_ms)
         elif told is None and status is grpc.StatusCode.UNAVAILABLE:
             self._end("disconnected", "disconnected", detail)
@@ -159,8 +166,12 @@ class GrpcWay:
         self._target = door.address.rpartition("://")[2]
         self._credentials: grpc.ChannelCredentials | None = None
         if door.tls or door.address.startswith(("grpcs://", "https://")):
-            roots = door.ca_cert.read_bytes() if door.ca_cert is not None else None
-            self._credentials = grpc.ssl_channel_credentials(roots)
+            roots, certificate, key = (
+                path.read_bytes() if path is not None else None
+                for path in (door.ca_cert, door.client_cert, door.client_key)
+            )
+            self._credentials = grpc.ssl_channel_credentials(roots, key, certificate)
+        self._metadata = tuple((key.lower(), value) for key, value in door.metadata)
         self._count = min(max(-(-sessions // CALLS_PER_CHANNEL), 1), MAX_CHANNELS)
         self._channels: list[grpc.aio.Channel] = []
         self._given = 0
@@ -183,5 +194,5 @@ class GrpcWay:
         """A session, and what opens it."""
         channel = self._channels[self._given % len(self._channels)]
         self._given += 1
-        session = GrpcSession(order, house, channel)
+        session = GrpcSession(order, house, channel, self._metadata)
         return session, session.open()

@@ -28,15 +28,17 @@ def recommend(rows: Sequence[LoadRow], endpoints: int | None, *, margin: float =
     """What the rows say about how many sessions to allow.
 
     Args:
-        rows: in any order; those of a limited generator count for nothing but as the end of what could be measured.
+        rows: in any order; those of a limited generator count for nothing but as the end of what could be measured,
+            and those that were interrupted not even as that.
         endpoints: recognizers behind the gateway, where it names them.
         margin: share to take off.
     """
-    ordered = sorted(rows, key=lambda row: row.sessions)
+    ordered = sorted((row for row in rows if not row.interrupted), key=lambda row: row.sessions)
     kept, missed = _edge(ordered)
     limit: Limit = "none" if missed is None else missed.limit
     sessions = None if kept is None else max(int(kept.sessions * (1 - margin)), 1)
-    per_endpoint = sessions // endpoints if sessions is not None and endpoints else None
+    # Fewer sessions than recognizers are no figure for one of them.
+    per_endpoint = sessions // endpoints or None if sessions is not None and endpoints else None
     bend = knee([row for row in ordered if not row.generator_limited])
     return Recommendation(
         sessions,
@@ -96,13 +98,20 @@ def next_sessions(rows: Sequence[LoadRow], *, most: int) -> int | None:
 
 
 def _edge(ordered: Sequence[LoadRow]) -> tuple[LoadRow | None, LoadRow | None]:
-    """The last row that keeps the SLO, and the first that does not: beyond that, a lucky row proves nothing."""
+    """The last row that keeps the SLO, and the first that does not: beyond that, a lucky row proves nothing.
+
+    A row that this machine spoilt is neither; where a larger one was kept, nothing hangs on it.
+    """
     kept: LoadRow | None = None
+    spoilt: LoadRow | None = None
     for row in ordered:
-        if not row.slo_kept:
+        if row.generator_limited:
+            spoilt = spoilt or row
+        elif not row.slo_kept:
             return kept, row
-        kept = row
-    return kept, None
+        else:
+            kept, spoilt = row, None
+    return kept, spoilt
 
 
 def _bend(at: Sequence[float], values: Sequence[float], *, rising_first: bool) -> list[int]:
@@ -129,12 +138,13 @@ def _sentence(
 ) -> str:
     if kept is None or sessions is None:
         if missed is None:
-            return "Nothing was measured."
+            return "Nothing was measured to its end, so no number of sessions can be recommended."
         return f"No number of sessions can be recommended: at {missed.sessions}, {_why(missed)}."
     told = f"At most {_sessions(sessions)} per gateway"
     if per_endpoint is not None and endpoints:
         told += f", {per_endpoint} per recognizer ({endpoints} behind it)" if endpoints > 1 else " and recognizer"
-    told += f": {_sessions(kept.sessions)} kept the SLO, less a margin of {100 * margin:.0f} %. "
+    less = f"less a margin of {100 * margin:.0f} %" if sessions < kept.sessions else "too few to take a margin off"
+    told += f": {_sessions(kept.sessions)} kept the SLO, {less}. "
     if missed is None:
         told += "The limit was not reached: more may be possible; --find-limit goes on until it is."
     else:

@@ -3,7 +3,7 @@
 The slope is Theil and Sen's: the median of the slopes of all pairs of looks, which single spikes do not bend; its
 interval is Sen's, from Kendall's variance. The first half of the load is left out: caches fill and pools open then. As
 successive looks at memory are not independent the interval is too narrow, so a slope must also be worth a word
-(`_WORTH`).
+(`_WORTH`), and the lowest level must rise all the time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ _LEAST_LOOKS = 8
 _MOST_LOOKS = 300
 """Looks that pairs are made of: 45 000 pairs; more are thinned out evenly."""
 _Z = 1.96
+_STEADY = 0.2
+"""Of the rise over all thirds of the time, what each step from one to the next must bring; an even rise brings half."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,8 @@ class _Worth:
     """What a gauge must do at the least to be called leaking.
 
     Attributes:
-        total: growth within what was looked at.
+        total: growth within what was looked at; with the share of the peak of `stays`, as what belongs to a session
+            comes and goes with it.
         per_minute: its lower bound.
         stays: how far it may be above its start after the load, and the share of the peak that is allowed with it:
             pools of connections and threads are kept on purpose.
@@ -41,9 +44,9 @@ class _Worth:
 
 _WORTH: Mapping[Gauge, _Worth] = {
     "memory_bytes": _Worth(2 * 2**20, 256 * 2**10, None),
-    "open_files": _Worth(4, 1, (16, 0.05)),
+    "open_files": _Worth(8, 1, (16, 0.05)),
     "threads": _Worth(3, 0.5, (40, 0.05)),
-    "tasks": _Worth(4, 1, (16, 0.05)),
+    "tasks": _Worth(8, 1, (16, 0.05)),
 }
 _NAMES: Mapping[Gauge, str] = {
     "memory_bytes": "memory",
@@ -116,10 +119,18 @@ def _judge(source: str, gauge: Gauge, samples: Sequence[Sample], *, trend: bool)
         if slope is not None:
             grown = slope[0] * (second[-1][0] - second[0][0])
             worth = _WORTH[gauge]
-            if slope[1].low > worth.per_minute and grown > worth.total:
+            enough = worth.total + (worth.stays[1] * peak if worth.stays is not None else 0)
+            if slope[1].low > worth.per_minute:
                 words = f"{_name(gauge, source)} {grows} by {_amount(gauge, slope[0])} per minute "
-                words += _between(gauge, slope[1]) + left
-                return LeakVerdict(source, gauge, "grows", slope[0], slope[1], start, end, words)
+                words += _between(gauge, slope[1])
+                if grown > enough and _steadily([value for _, value in second]):
+                    return LeakVerdict(source, gauge, "grows", slope[0], slope[1], start, end, words + left)
+                if not left:
+                    so_far = (
+                        f"{_amount(gauge, grown)} so far: too little" if grown <= enough else "not steadily: too soon"
+                    )
+                    words += f", {so_far} to tell a leak; speak longer (--duration)"
+                    return LeakVerdict(source, gauge, "unknown", slope[0], slope[1], start, end, words)
     rate, interval = slope if slope is not None else (None, None)
     if left:
         return LeakVerdict(source, gauge, "stays", rate, interval, start, end, _name(gauge, source) + left[1:])
@@ -133,6 +144,16 @@ def _judge(source: str, gauge: Gauge, samples: Sequence[Sample], *, trend: bool)
         return None
     words = f"{_name(gauge, source)}: too few looks to tell; speak longer (--duration)"
     return LeakVerdict(source, gauge, "unknown", None, None, start, end, words)
+
+
+def _steadily(values: Sequence[float]) -> bool:
+    """Whether what is kept rises all the time: the lowest of each third lies clearly above that of the one before.
+
+    One step is a cache that has filled or an arena; teeth of a saw are garbage that waits to be collected. Both have a
+    slope within a window that happens to hold them so.
+    """
+    first, second, third = (min(part) for part in np.array_split(np.asarray(values), 3))
+    return bool(min(second - first, third - second) >= _STEADY * (third - first) > 0)
 
 
 def _left(gauge: Gauge, start: float | None, end: float | None, peak: float) -> str:

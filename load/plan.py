@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from evaluation.clips import Clip
 
 Wire = Literal["websocket", "grpc"]
+_PATHS = ("ca_cert", "client_cert", "client_key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,8 @@ class Door:
         tls: whether it is encrypted.
         ca_cert: a PEM file to trust too.
         insecure: do not verify the certificate (WebSocket only).
+        metadata: sent with every stream, as headers of the handshake or metadata of the call; never printed.
+        client_cert, client_key: PEM files for mutual TLS (gRPC only).
     """
 
     wire: Wire
@@ -28,6 +32,37 @@ class Door:
     tls: bool = False
     ca_cert: Path | None = None
     insecure: bool = False
+    metadata: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    client_cert: Path | None = None
+    client_key: Path | None = None
+
+    def files(self) -> tuple[Path, ...]:
+        """The PEM files that it names."""
+        return tuple(path for path in (self.ca_cert, self.client_cert, self.client_key) if path is not None)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the standard input of a process that sends, and for nothing else: secrets are in it."""
+        paths = {name: str(path) if path else None for name, path in self._paths()}
+        return {
+            "wire": self.wire,
+            "address": self.address,
+            "tls": self.tls,
+            "insecure": self.insecure,
+            **paths,
+            "metadata": self.metadata,
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Door:
+        """What `as_json` made."""
+        made: dict[str, Any] = {
+            key: Path(value) if key in _PATHS and value else value for key, value in document.items()
+        }
+        made["metadata"] = tuple((key, value) for key, value in document.get("metadata", ()))
+        return cls(**made)
+
+    def _paths(self) -> tuple[tuple[str, Path | None], ...]:
+        return tuple((name, getattr(self, name)) for name in _PATHS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,18 +23,20 @@ BUSY = 0.9
 """A worker that uses more of its core than this is about to be late."""
 
 
-def row_of(step: StepRecord, samples: Sequence[Sample], slo: Slo) -> LoadRow:
+def row_of(step: StepRecord, samples: Sequence[Sample], slo: Slo, *, interrupted: bool = False) -> LoadRow:
     """What a step shows.
 
     Args:
         step: its records.
         samples: looks at the gateway while it ran, of all sources.
         slo: what it must keep to count.
+        interrupted: whether it was broken off.
     """
     records = step.records
     outcomes = Counter(record.outcome for record in records)
     refused = [record for record in records if record.outcome == "refused"]
     admitted = [record for record in records if record.outcome != "refused"]
+    done = [record for record in records if record.outcome == "ok"]
     timings = [record.timings for record in admitted]
     wer, cer = _error_rates(admitted)
     first_partial = _told(timing.first_partial_ms for timing in timings)
@@ -50,6 +52,8 @@ def row_of(step: StepRecord, samples: Sequence[Sample], slo: Slo) -> LoadRow:
     missed = tuple(
         _missed(slo, error_rate, first_partial_p95, final_p95, done=outcomes["ok"], heard=bool(first_text or final))
     )
+    if not missed and (silent := _silent(done)) > slo.errors:
+        missed = (f"{100 * silent:.1f} % of the sessions heard no word (limit {100 * slo.errors:.1f} %)",)
     return LoadRow(
         sessions=step.sessions,
         peak=step.peak,
@@ -74,7 +78,8 @@ def row_of(step: StepRecord, samples: Sequence[Sample], slo: Slo) -> LoadRow:
         final_p50_ms=_at(final, 0.5),
         final_p95_ms=final_p95,
         final_p99_ms=_at(final, 0.99),
-        throughput=sum(record.audio_ms for record in admitted) / step.wall_ms if step.wall_ms > 0 else 0.0,
+        # What was sent into a stream that failed was perhaps never taken.
+        throughput=sum(record.audio_ms for record in done) / step.wall_ms if step.wall_ms > 0 else 0.0,
         errors=outcomes["error"],
         refusals=len(refused),
         disconnects=outcomes["disconnected"],
@@ -87,10 +92,11 @@ def row_of(step: StepRecord, samples: Sequence[Sample], slo: Slo) -> LoadRow:
         workers=step.workers,
         worker_cpu=step.worker_cpu,
         generator_limited=limited,
-        slo_kept=not missed and not limited,
+        slo_kept=not missed and not limited and not interrupted,
         missed=missed,
         limit=_limit(outcomes, slo, error_rate, missed=bool(missed), limited=limited),
         usage=usage_of(samples),
+        interrupted=interrupted,
     )
 
 
@@ -111,6 +117,12 @@ def failures_of(records: Iterable[SessionRecord]) -> tuple[str, ...]:
         f"{len(details)} × {outcome}{f' ({code})' if code else ''}: {Counter(details).most_common(1)[0][0]}"
         for (outcome, code), details in ordered
     )
+
+
+def _silent(done: Sequence[SessionRecord]) -> float:
+    """The share of those that spoke and ended well, and were answered with nothing: they are in no latency."""
+    spoke = [record for record in done if record.reference and not record.cut]
+    return sum(not record.hypothesis for record in spoke) / len(spoke) if spoke else 0.0
 
 
 def _error_rates(records: Sequence[SessionRecord]) -> tuple[Figure, Figure]:

@@ -23,7 +23,7 @@ CONNECT_S = 10.0
 READY_S = 30.0
 """How long `ready` may take."""
 HELD_S = 30.0
-"""How long a connection may take nothing."""
+"""How long a connection may take nothing, and how far behind it may be."""
 LAST_WORDS_S = 30.0
 """How long the end may take after the last chunk."""
 FAREWELL_S = 2.0
@@ -141,6 +141,9 @@ class Session(ABC):
             return False
         if self._blocked:
             self._owed += 1
+            if self._owed * self._house.chunk_ms > HELD_S * 1000:
+                self._end("timeout", "timeout", f"The connection is {HELD_S:g} s behind with the audio.")
+                return False
         else:
             self._send(self._next())
             self._sent.append(clock())
@@ -154,11 +157,14 @@ class Session(ABC):
     def pause_writing(self) -> None:
         """The connection takes no more: chunks that come due are owed."""
         self._blocked = True
-        self._deadline_s = clock() + HELD_S
+        if self.phase is Phase.SPEAKING:
+            self._deadline_s = clock() + HELD_S
 
     def resume_writing(self) -> None:
         """It takes again: what is owed goes first."""
         self._blocked = False
+        if self.phase is not Phase.SPEAKING:
+            return
         self._deadline_s = float("inf")
         while self._owed and not self._blocked and self.phase is Phase.SPEAKING:
             self._held.append(len(self._sent))

@@ -97,7 +97,7 @@ class LoadRow:
         connect_*, queue_*: see `SessionRecord`.
         first_text_*: see `evaluation.results.Timings`, as are the next four.
         first_partial_*, word_partial_*, word_final_*, final_*
-        throughput: seconds of audio served per second of the step (× real time).
+        throughput: seconds of audio of the sessions that ended well, per second of the step (× real time).
         errors: streams that ended with an error after they were admitted.
         refusals: streams that were told no before any audio was taken.
         disconnects: connections that broke without a word.
@@ -112,6 +112,8 @@ class LoadRow:
         missed: what was missed, for people, or empty.
         limit: what it was missed by, in one word.
         usage: of the processes that were looked at.
+        interrupted: the step was broken off: `offered` and all that follows from it are of the sessions that were over
+            by then, and the row does not count.
     """
 
     sessions: int
@@ -154,6 +156,7 @@ class LoadRow:
     missed: tuple[str, ...] = ()
     limit: Limit = "none"
     usage: tuple[Usage, ...] = ()
+    interrupted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,7 +140,7 @@ async def sweep(plan: SweepPlan, watch: Watch, facts: Facts | None, listener: Li
         await _level(watch)
     except asyncio.CancelledError:
         complete = False
-        notes.append("Interrupted: the step that ran then is not counted.")
+        notes.append("Interrupted: the step that ran then does not count; its row is of the sessions that were over.")
     watch.sessions = 0
     if watch.unanswered:
         notes.append(f"/readyz did not answer {watch.unanswered} times: the gateway was busy, or gone.")
@@ -170,14 +170,19 @@ async def _steps(
     extra = _MAX_EXTRA_STEPS if plan.find_limit else 0
     while wanted:
         sessions = wanted.pop(0)
-        step = await _step(plan, sessions, watch, listener)
-        row = row_of(step, [sample for sample in watch.samples if sample.sessions == sessions], plan.slo)
+        step, interrupted = await _step(plan, sessions, watch, listener)
+        if interrupted and not step.records:
+            raise asyncio.CancelledError
+        samples = [sample for sample in watch.samples if sample.sessions == sessions]
+        row = row_of(step, samples, plan.slo, interrupted=interrupted)
         rows.append(row)
         failed += [record for record in step.records if record.outcome != "ok"]
         # What it says of the tool's own limits the row says too, by a stricter measure.
         own = own_limits(step.late_p99_ms, step.worker_cpu, step.chunk_ms)
         notes += [note for note in step.notes if note not in own]
         listener.row(row)
+        if interrupted:
+            raise asyncio.CancelledError
         if not wanted and extra:
             extra -= 1
             following = next_sessions(rows, most=plan.most)
@@ -186,12 +191,18 @@ async def _steps(
             await watch.settled(_SETTLE_S)
 
 
-async def _step(plan: SweepPlan, sessions: int, watch: Watch, listener: Listener) -> StepRecord:
+async def _step(plan: SweepPlan, sessions: int, watch: Watch, listener: Listener) -> tuple[StepRecord, bool]:
+    """The step, and whether it was broken off by a cancellation, which is then to be raised again."""
     step = plan.step(sessions)
     listener.step(sessions, max(one.start_ms + one.speech_ms for one in step.arrivals) + step.tail_ms)
     watch.sessions = sessions
+    stop = asyncio.Event()
+    running = asyncio.create_task(run_step(step, on_progress=listener.progress, stop=stop))
     try:
-        return await run_step(step, on_progress=listener.progress)
+        return await asyncio.shield(running), False
+    except asyncio.CancelledError:
+        stop.set()
+        return await running, True
     finally:
         watch.sessions = 0
 

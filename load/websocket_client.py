@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import Any, Self
 from urllib.parse import urlsplit
 
@@ -20,6 +20,11 @@ from load.session import CONNECT_S, FAREWELL_S, READY_S, House, Order, Phase, Se
 
 PATH = "/v1/stream"
 PARTIAL = b'{"type":"partial"'
+BUSY_CLOSE = {1013: "overloaded", 4429: "rate_limited", 4503: "overloaded"}
+"""Close codes that are a refusal where nothing was said before them."""
+RESUME_MS = 1_000
+"""How long the gateway shall wait for one of these when it breaks off. They never come back; a gateway that waited for
+a minute, as it does for others, would look as if it leaked them."""
 FINAL = b'{"type":"final"'
 ACK = b'{"type":"ack"'
 ACK_EVERY = 64
@@ -73,7 +78,7 @@ class WebSocketSession(WSListener, Session):
         self._said: tuple[str, str, int | None] | None = None
         self._summed_up = False
 
-    async def open(self, url: str, context: ssl.SSLContext | None) -> None:
+    async def open(self, url: str, context: ssl.SSLContext | None, headers: Sequence[tuple[str, str]] = ()) -> None:
         """Connect, within `CONNECT_S`. What comes of it is told by the session's end."""
         try:
             async with asyncio.timeout(CONNECT_S):
@@ -84,6 +89,7 @@ class WebSocketSession(WSListener, Session):
                     websocket_handshake_timeout=CONNECT_S,
                     max_frame_size=MAX_MESSAGE_BYTES,
                     max_redirects=0,
+                    extra_headers=headers,
                 )
         except WSHandshakeError as error:
             self._not_let_in(error)
@@ -102,7 +108,7 @@ class WebSocketSession(WSListener, Session):
         after = str(error.response.headers.get("Retry-After", ""))
         text = (error.raw_body or b"").decode("utf-8", "replace").strip()[:500]
         self.refuse_or_fail(
-            _HTTP_CODES.get(status, "internal"),
+            _HTTP_CODES.get(status, "internal" if status >= 500 else "protocol"),
             text or f"The gateway answered with HTTP status {status}.",
             int(after) * 1000 if after.isascii() and after.isdigit() else None,
         )
@@ -117,8 +123,8 @@ class WebSocketSession(WSListener, Session):
         self._transport = transport
         self._connected_s = clock()
         self._deadline_s = self._connected_s + READY_S
-        start = {"type": "start", "audio": {"encoding": "pcm_s16le", "sample_rate_hz": self.order.rate_hz}}
-        transport.send(TEXT, orjson.dumps(start))
+        audio = {"encoding": "pcm_s16le", "sample_rate_hz": self.order.rate_hz}
+        transport.send(TEXT, orjson.dumps({"type": "start", "audio": audio, "resume_window_ms": RESUME_MS}))
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """The other side said something."""
@@ -212,7 +218,8 @@ class WebSocketSession(WSListener, Session):
             said = frame.get_payload_as_bytes()
             code, reason = int.from_bytes(said[:2], "big") or 1005, said[2:].decode("utf-8", "replace")
             self._settle()
-            self._end("error", "closed", f"The gateway closed the connection with code {code} {reason}".rstrip())
+            detail = f"The gateway closed the connection with code {code} {reason}".rstrip()
+            self.refuse_or_fail(BUSY_CLOSE.get(code, "closed"), detail, None)
 
     def _settle(self) -> None:
         """End as the other side has said, if it has said how."""
@@ -251,6 +258,7 @@ class WebSocketWay:
     def __init__(self, door: Door) -> None:
         """Nothing is connected yet; a certificate that cannot be read raises OSError."""
         self._url, self._context = url_of(door), tls_of(door)
+        self._headers = list(door.metadata)
 
     async def __aenter__(self) -> Self:
         return self
@@ -261,4 +269,4 @@ class WebSocketWay:
     def session(self, order: Order, house: House) -> tuple[Session, Coroutine[Any, Any, None]]:
         """A session, and what opens it."""
         session = WebSocketSession(order, house)
-        return session, session.open(self._url, self._context)
+        return session, session.open(self._url, self._context, self._headers)

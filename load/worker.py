@@ -155,7 +155,7 @@ class Worker:
 
 async def main(plan: Json) -> None:
     """Do what the plan says."""
-    door = Door(**{**plan["door"], "ca_cert": Path(plan["door"]["ca_cert"]) if plan["door"]["ca_cert"] else None})
+    door = Door.from_json(plan["door"])
     measure = Measure(plan["chunk_ms"], plan["pause_ms"], plan["tail_ms"])
     way = _way(door, len(plan["sessions"]))
     book = Phrasebook(_clips(plan), measure, way.wrap)

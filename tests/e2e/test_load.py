@@ -181,8 +181,10 @@ async def test_a_soak_finds_what_leaks_and_nothing_in_what_does_not(shell: Shell
     verdicts = {one.gauge: one.verdict for one in read(shell.home / "leaking.json").leaks}
     assert verdicts["memory_bytes"] == "grows"
     assert verdicts["tasks"] in ("grows", "stays")
-    assert verdicts["open_files"] == "flat"
-    assert {one.verdict for one in read(shell.home / "flat.json").leaks} == {"flat"}, flat.stdout
+    assert verdicts["open_files"] in ("flat", "unknown")
+    # Three seconds are few to call memory flat.
+    assert {one.verdict for one in read(shell.home / "flat.json").leaks} <= {"flat", "unknown"}, flat.stdout
+    assert b"LEAK" not in flat.stdout
     assert judged(read(shell.home / "flat.json"), flat)
 
 
@@ -208,6 +210,24 @@ def test_ctrl_c_keeps_what_was_measured_and_leaves_nobody_behind(shell: Shell, c
     assert not sweep.info.complete
     assert [row.sessions for row in sweep.rows] == [1]
     assert sweep.recommendation.sentence.split(":")[0] in plain(shown)
+    assert not [one for one in psutil.process_iter(["cmdline"]) if _sends_for(one, shell)]
+
+
+def test_ctrl_c_keeps_the_sessions_of_the_running_row_that_were_over(shell: Shell, clips: Path) -> None:
+    document = shell.home / "load.json"
+    with gateway(shell) as url:
+        status, shown = shell.on_terminal(
+            "load", "--url", url, "--set", clips, "--mode", "churn", "--sessions", "3", "--duration", "60s",
+            "--json", document, until="[1-9] done", columns=160,
+        )  # fmt: skip
+    assert status == 130
+    (row,) = read(document).rows
+    assert row.interrupted
+    assert not row.slo_kept
+    assert 1 <= row.offered == row.done
+    assert f"interrupted when {row.offered} session" in plain(shown)
+    assert plain(shown).count("LEAK") == 0
+    assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l"), "the cursor is back"
     assert not [one for one in psutil.process_iter(["cmdline"]) if _sends_for(one, shell)]
 
 

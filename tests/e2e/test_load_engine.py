@@ -15,12 +15,17 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import numpy as np
 import psutil
 import pytest
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websocket
 
 from asr.engines.mock import MockEngine
 from asr.mock.plan import load_plan
+from asr.riva_proto import asr_grpc
 from e2e.gateway import running
 from evaluation.clips import Clip, Speech, SpokenWord
 from load.arrivals import arrivals
@@ -28,6 +33,7 @@ from load.bench import gateway as gateway_process
 from load.conductor import run_step
 from load.plan import Arrival, Door, StepPlan, Wire
 from load.records import Progress, StepRecord
+from riva_tls import make_certificates
 from server.serve import Addresses
 
 WORDS = ("one", "two", "three", "four", "five")
@@ -244,6 +250,136 @@ async def test_a_step_that_is_given_up_leaves_nobody_behind(tmp_path: Path, clip
         with pytest.raises(asyncio.CancelledError):
             await task
         assert not worker.is_running()
+
+
+async def test_a_step_that_is_broken_off_keeps_the_sessions_that_were_over(
+    tmp_path: Path, clips: tuple[Clip, ...]
+) -> None:
+    row = (Arrival(0, 500), Arrival(0, 60_000), Arrival(0, 500))
+    stop = asyncio.Event()
+
+    def watch(progress: Progress) -> None:
+        if progress.done == 2:
+            stop.set()
+
+    async with running(MockEngine(load_plan(GATEWAY_PLAN)), tmp_path) as addresses, asyncio.timeout(20):
+        record = await run_step(step(door("websocket", addresses), row, clips), on_progress=watch, stop=stop)
+    assert [(one.number, one.outcome) for one in record.records] == [(0, "ok"), (2, "ok")]
+    assert all(one.reference == one.hypothesis for one in record.records)
+    assert (record.peak, record.notes) == (3, ())
+    assert record.wall_ms < 10_000
+
+
+async def test_a_gateway_that_stops_for_two_seconds_is_seen_in_the_latencies(
+    tmp_path: Path, clips: tuple[Clip, ...]
+) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(GATEWAY_PLAN))
+    row = arrivals("steady", 3, duration_ms=4_000)
+    async with gateway_process(tmp_path, "gateway", "--engine", "mock", "--mock-plan", str(plan)) as gateway:
+        process, port, grpc_port = gateway
+        web, riva = Door("websocket", f"127.0.0.1:{port}"), Door("grpc", f"127.0.0.1:{grpc_port}")
+        async with in_the_middle(step(web, row, clips)) as one, in_the_middle(step(riva, row, clips)) as other:
+            process.send_signal(signal.SIGSTOP)
+            try:
+                await asyncio.sleep(2)
+            finally:
+                process.send_signal(signal.SIGCONT)
+            steps = await asyncio.gather(one, other)
+    for record in steps:
+        assert fates(record) == {("ok", ""): 3}
+        assert record.late_p99_ms < 500, "the gateway's fault, not the tool's"
+        assert all(max(one.timings.final_ms) > 900 for one in record.records)
+
+
+async def test_a_gateway_that_answers_nonsense_is_not_taken_for_a_dead_worker(clips: tuple[Clip, ...]) -> None:
+    async def babble(websocket: ServerConnection) -> None:
+        await websocket.recv()
+        await websocket.send('{"type":"ready","limits":{}}')
+        await websocket.send('{"type":"partial", this is no JSON')
+        await websocket.close(1001)
+
+    async with serve_websocket(babble, "127.0.0.1", 0) as server:
+        where = Door("websocket", f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        record = await run_step(step(where, (Arrival(0, 500),), clips))
+    assert fates(record) == {("error", "protocol"): 1}
+    assert record.notes == ()
+
+
+async def test_who_is_sent_away_before_the_audio_is_refused(clips: tuple[Clip, ...]) -> None:
+    async def sent_away(code: int, *, ready: bool) -> tuple[str, bool]:
+        async def close(websocket: ServerConnection) -> None:
+            await websocket.recv()
+            if ready:
+                await websocket.send('{"type":"ready","limits":{}}')
+                await websocket.recv()
+            await websocket.close(code)
+
+        async with serve_websocket(close, "127.0.0.1", 0) as server:
+            where = Door("websocket", f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            (one,) = (await run_step(step(where, (Arrival(0, 500),), clips))).records
+        return one.outcome, str(code) in one.detail
+
+    assert await asyncio.gather(
+        sent_away(1013, ready=False),
+        sent_away(4503, ready=False),
+        sent_away(1013, ready=True),
+        sent_away(1001, ready=False),
+    ) == [("refused", True), ("refused", True), ("error", True), ("error", True)]
+
+
+async def test_credentials_go_along_and_nowhere_else(clips: tuple[Clip, ...], tmp_path: Path) -> None:
+    seen: list[str | None] = []
+    lines: list[str] = []
+
+    async def take(websocket: ServerConnection) -> None:
+        assert websocket.request is not None
+        seen.append(websocket.request.headers.get("Authorization"))
+        lines.extend(" ".join(worker.cmdline()) for worker in my_workers())
+        # It never comes back: a gateway that waited for a minute would look as if it leaked.
+        assert json.loads(await websocket.recv())["resume_window_ms"] == 1_000
+        await websocket.close(1013)
+
+    secret = (("Authorization", "Bearer s3cret"),)
+    async with serve_websocket(take, "127.0.0.1", 0) as server:
+        where = Door("websocket", f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}", metadata=secret)
+        plan = step(where, (Arrival(0, 500),), clips)
+        record = await run_step(plan)
+    assert seen == ["Bearer s3cret"]
+    assert lines
+    assert "s3cret" not in f"{lines} {plan} {record}"
+
+
+async def test_riva_gets_metadata_and_the_client_certificate(clips: tuple[Clip, ...], tmp_path: Path) -> None:
+    seen: list[dict[str, str]] = []
+
+    class Riva(asr_grpc.RivaSpeechRecognitionServicer):  # type: ignore[misc]
+        async def StreamingRecognize(  # noqa: N802
+            self, requests: AsyncIterator[object], context: object
+        ) -> AsyncIterator[object]:
+            seen.append(dict(context.invocation_metadata()))  # type: ignore[attr-defined]
+            async for _ in requests:
+                pass
+            return
+            yield
+
+    files = make_certificates(tmp_path)
+    server = grpc.aio.server()
+    asr_grpc.add_RivaSpeechRecognitionServicer_to_server(Riva(), server)
+    pair = (files.server_key.read_bytes(), files.server_cert.read_bytes())
+    credentials = grpc.ssl_server_credentials([pair], files.ca.read_bytes(), require_client_auth=True)
+    port = server.add_secure_port("localhost:0", credentials)
+    await server.start()
+    try:
+        where = Door(
+            "grpc", f"localhost:{port}", tls=True, ca_cert=files.ca, client_cert=files.client_cert,
+            client_key=files.client_key, metadata=(("Function-ID", "f-1"), ("authorization", "Bearer s3cret")),
+        )  # fmt: skip
+        record = await run_step(step(where, (Arrival(0, 500),), clips))
+    finally:
+        await server.stop(None)
+    assert fates(record) == {("ok", ""): 1}
+    assert (seen[0]["function-id"], seen[0]["authorization"]) == ("f-1", "Bearer s3cret")
 
 
 async def test_a_worker_ends_with_its_conductor(tmp_path: Path) -> None:

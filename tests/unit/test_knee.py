@@ -52,7 +52,7 @@ def test_where_none_was_kept_nothing_is_recommended() -> None:
     found = recommend(measured(0, (1, 5)), 1)
     assert (found.sessions, found.per_endpoint, found.kept) == (None, None, None)
     assert found.sentence == "No number of sessions can be recommended: at 1, final p95 900 ms (limit 800 ms)."
-    assert recommend([], None).sentence == "Nothing was measured."
+    assert recommend([], None).sentence.startswith("Nothing was measured to its end")
 
 
 def test_refusals_name_the_bound_of_streams() -> None:
@@ -62,13 +62,34 @@ def test_refusals_name_the_bound_of_streams() -> None:
 
 
 def test_a_limited_generator_ends_what_can_be_said_and_is_never_the_gateways_fault() -> None:
-    found = recommend([at(10), at(100), generator_limited(500), at(1000)], None)
+    found = recommend([at(10), at(100), generator_limited(500), generator_limited(1000)], None)
     assert (found.sessions, found.kept, found.missed, found.limit) == (80, 100, 500, "generator")
     assert "could not send in time" in found.sentence
 
 
+def test_a_row_that_was_broken_off_is_no_evidence() -> None:
+    found = recommend([at(10), replace(at(50), slo_kept=False, interrupted=True)], None)
+    assert (found.kept, found.missed, found.limit) == (10, None, "none")
+    assert recommend([replace(at(50), slo_kept=False, interrupted=True)], None).sessions is None
+
+
+def test_a_row_that_this_machine_spoilt_says_nothing_where_a_larger_one_does() -> None:
+    kept = recommend([at(10), generator_limited(50), at(100)], None)
+    assert (kept.kept, kept.missed, kept.limit) == (100, None, "none")
+    missed = recommend([at(10), generator_limited(50), at(100, final_ms=900.0)], None)
+    assert (missed.kept, missed.missed, missed.limit) == (10, 100, "slo")
+
+
 def test_one_session_is_not_less_than_one() -> None:
-    assert recommend([at(1)], None).sessions == 1
+    found = recommend([at(1)], None)
+    assert found.sessions == 1
+    assert "1 session kept the SLO, too few to take a margin off." in found.sentence
+
+
+def test_fewer_sessions_than_recognizers_are_no_figure_for_one_of_them() -> None:
+    found = recommend([at(4), at(5, final_ms=900.0)], endpoints=8)
+    assert (found.sessions, found.per_endpoint) == (3, None)
+    assert found.sentence.startswith("At most 3 sessions per gateway: 4 sessions kept")
 
 
 # --- knee

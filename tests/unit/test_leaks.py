@@ -110,14 +110,45 @@ def test_more_memory_for_more_sessions_is_no_leak() -> None:
     assert of("memory_bytes", leaks(steps, trend=True)).verdict == "flat"
 
 
-def test_a_steep_slope_over_a_moment_is_flat() -> None:
+def test_a_steep_slope_over_a_moment_is_no_leak_yet_and_not_called_flat() -> None:
     samples = looks([100 * MB + n * MB / 20 for n in range(30)], every_ms=100.0)
-    assert of("memory_bytes", leaks(samples, trend=True)).verdict == "flat"
+    found = of("memory_bytes", leaks(samples, trend=True))
+    assert found.verdict == "unknown"
+    assert "memory grows by 30.0 MB per minute" in found.sentence
+    assert "too little to tell a leak; speak longer" in found.sentence
+    assert not leaking([found])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [(100 if n < 90 else 120) * MB + random.Random(n).gauss(0, 50_000) for n in range(120)],
+        [100 * MB + n % 20 * MB / 4 for n in range(120)],
+    ],
+    ids=["a cache that fills once", "garbage that is collected now and then"],
+)
+def test_memory_that_does_not_rise_all_the_time_is_called_no_leak(values: list[float]) -> None:
+    found = of("memory_bytes", leaks(looks(values, every_ms=500.0), trend=True))
+    assert found.verdict == "unknown"
+    assert "not steadily" in found.sentence
+    assert not leaking([found])
+
+
+def test_a_leak_beneath_garbage_that_comes_and_goes_is_found() -> None:
+    samples = looks([100 * MB + n * MB / 5 + n % 10 * MB / 5 for n in range(120)], every_ms=500.0)
+    assert of("memory_bytes", leaks(samples, trend=True)).verdict == "grows"
 
 
 def test_open_files_that_grow_are_a_leak() -> None:
     samples = looks([100.0 * MB] * 60, files=[20 + n // 2 for n in range(60)])
     assert of("open_files", leaks(samples, trend=True)).verdict == "grows"
+
+
+def test_open_files_that_come_and_go_with_short_sessions_are_no_leak_of_a_moment() -> None:
+    samples = looks([100.0 * MB] * 20, files=[80 + n // 2 for n in range(20)], every_ms=250.0)
+    found = of("open_files", leaks(samples, trend=True))
+    assert found.verdict == "unknown"
+    assert not leaking([found])
 
 
 def test_a_sweep_of_different_loads_has_no_trend_but_what_stays_is_told() -> None:

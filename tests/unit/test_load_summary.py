@@ -11,16 +11,19 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from asr.config import GatewayConfig, RivaConfig
 from asr.errors import ASRError, Code
 from evaluation.recording import Outcome
 from evaluation.statistics import Interval
 from load.knee import recommend
 from load.leaks import leaks
+from load.plan import Door
 from load.rows import failures_of, row_of
 from load.summary import LeakVerdict, LoadRow, Sample, Sweep, SweepInfo, Usage
 from load_rows import SLO, refused, row, session, step
 from server.commands.app import app
 from server.commands.exits import Exit, Stop
+from server.commands.load_run import door_of
 from server.commands.load_words import conclusion, heading, length_ms, line_of, numbers, remarks, verdict
 from server.settings import ServerSettings
 
@@ -78,6 +81,13 @@ def test_what_is_too_slow_is_missed_and_named(change: dict[str, object], says: s
     assert (made.slo_kept, made.limit) == (False, "slo")
 
 
+def test_sessions_that_heard_nothing_are_no_quick_ones() -> None:
+    mute = [session(number, hypothesis="", first_ms=None, final_ms=()) for number in range(2)]
+    made = row(*(session(number) for number in range(2, 10)), *mute)
+    assert made.missed == ("20.0 % of the sessions heard no word (limit 0.5 %)",)
+    assert (made.slo_kept, made.limit) == (False, "slo")
+
+
 @pytest.mark.parametrize("outcome", ["error", "disconnected", "timeout"])
 def test_failures_over_the_limit_are_missed(outcome: Outcome) -> None:
     made = row(*(session(number) for number in range(99)), session(99, outcome))
@@ -118,6 +128,20 @@ def test_usage_is_the_mean_share_and_the_most_of_all_else() -> None:
     assert gateway.cpu_share == pytest.approx(0.3)
     assert replace(gateway, cpu_share=None) == Usage("gateway", None, 300, 30, 4, 5)
     assert (other.source, other.tasks) == ("pid 7", None)
+
+
+def test_audio_that_went_into_a_stream_that_failed_is_no_throughput() -> None:
+    made = row(*(session(number) for number in range(8)), session(8, "timeout"), session(9, "disconnected"))
+    assert made.throughput == pytest.approx(8.0)
+
+
+def test_a_step_that_was_broken_off_says_so_and_does_not_count() -> None:
+    made = row_of(step(session()), (), SLO, interrupted=True)
+    assert not made.slo_kept
+    assert remarks(made) == ["not counted: interrupted when 1 session was over"]
+    assert line_of(made).split()[-1] == "n/a"
+    assert line_of(made).split()[8] == "-"
+    assert Sweep.from_json(json.loads(json.dumps(sweep(made).to_json()))).rows[0].interrupted
 
 
 def test_a_step_without_a_good_session_is_missed() -> None:
@@ -210,6 +234,27 @@ def test_what_is_no_such_document_is_refused_in_words(change: dict[str, object])
         Sweep.from_json(document)
     assert caught.value.code is Code.BAD_REQUEST
     assert "riva-gateway load" in caught.value.message
+
+
+# --- where the streams go
+
+
+def test_senders_bring_along_what_the_server_wants_and_nobody_reads_it() -> None:
+    riva = RivaConfig(
+        "riva:50051",
+        client_cert=Path("~/client.pem"),
+        client_key=Path("client.key"),
+        metadata=(("function-id", "f"), ("authorization", "Bearer s3cret")),
+    )
+    door = door_of(riva)
+    assert (door.wire, door.address, door.tls) == ("grpc", "riva:50051", True)
+    assert door.client_cert == Path.home() / "client.pem"
+    assert door.metadata == riva.metadata
+    gateway = door_of(GatewayConfig("https://h:1/v1/stream", token="s3cret"))
+    assert (gateway.address, gateway.metadata) == ("wss://h:1/v1/stream", (("Authorization", "Bearer s3cret"),))
+    for one in (door, gateway):
+        assert "s3cret" not in repr(one)
+        assert Door.from_json(json.loads(json.dumps(one.as_json()))) == one
 
 
 # --- words

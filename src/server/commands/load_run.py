@@ -134,10 +134,10 @@ def run_load(flags: LoadFlags, target: Target, to: Recognizer) -> None:
 
 
 def door_of(config: EngineConfig) -> Door:
-    """Where the streams go.
+    """Where the streams go, and what they bring along: TLS, metadata, a token.
 
     Raises:
-        Stop: it wants what the senders do not bring along.
+        Stop: it is no server.
     """
     member = config.member if isinstance(config, GatedConfig) else config
     if isinstance(member, ResilientConfig):
@@ -145,18 +145,25 @@ def door_of(config: EngineConfig) -> Door:
     match member:
         case GatewayConfig():
             address = address_of(member.url)
-            return Door("websocket", address.stream, address.secure, member.ca_cert, member.insecure)
+            bearer = (("Authorization", f"Bearer {member.token}"),) if member.token else ()
+            return Door("websocket", address.stream, address.secure, member.ca_cert, member.insecure, bearer)
         case RivaConfig():
-            if member.metadata or member.client_cert is not None:
-                raise Stop(
-                    "The senders of `load` bring neither metadata nor a client certificate. Start a gateway in front "
-                    "of this server (it has both from its settings) and load that.",
-                    Exit.CONFIGURATION,
-                )
-            tls = member.ssl or member.root_cert is not None
-            return Door("grpc", member.endpoint, tls, member.root_cert)
+            tls = member.ssl or member.root_cert is not None or member.client_cert is not None
+            return Door(
+                "grpc",
+                member.endpoint,
+                tls,
+                _at_home(member.root_cert),
+                metadata=member.metadata,
+                client_cert=_at_home(member.client_cert),
+                client_key=_at_home(member.client_key),
+            )
         case _:
             raise Stop("--url names no server.", Exit.CONFIGURATION)
+
+
+def _at_home(path: Path | None) -> Path | None:
+    return None if path is None else path.expanduser()
 
 
 def _watched(watch: str | None, asked: EngineConfig | None) -> tuple[str | None, ssl.SSLContext | None]:

@@ -81,14 +81,14 @@ def line_of(row: LoadRow) -> str:
             _slashed(row.first_partial_p50_ms, row.first_partial_p95_ms),
             _slashed(row.final_p50_ms, row.final_p95_ms, row.final_p99_ms),
             _slashed(row.queue_p95_ms),
-            f"{row.throughput:.1f}",
+            NOTHING if row.interrupted else f"{row.throughput:.1f}",
             str(row.errors),
             str(row.refusals),
             str(row.disconnects + row.timeouts),
             f"{row.late_p99_ms:.0f}" if row.late_p99_ms >= 9.5 else f"{row.late_p99_ms:.1f}",
             _share(cpu, digits=0),
             NOTHING if memory is None else f"{memory / 2**20:.0f}",
-            "kept" if row.slo_kept else "n/a" if row.generator_limited else "MISS",
+            "kept" if row.slo_kept else "n/a" if row.generator_limited or row.interrupted else "MISS",
         ]
     )
 
@@ -96,6 +96,10 @@ def line_of(row: LoadRow) -> str:
 def remarks(row: LoadRow) -> list[str]:
     """What a reader of the row should know, one line each."""
     told = []
+    if row.interrupted:
+        told.append(
+            f"not counted: interrupted when {row.offered} session{' was' if row.offered == 1 else 's were'} over"
+        )
     if row.generator_limited:
         told.append(
             f"not counted: this machine was the limit (chunks late by {row.late_p99_ms:.0f} ms at p99, busiest process "
