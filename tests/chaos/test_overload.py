@@ -46,7 +46,9 @@ async def full_house(gateway: GatewayProcess, doors: Doors, first: int, knockers
     """Every place is taken, for some seconds, and so many others knock."""
     scripts = [Script(first + n, FRAMES, **WHOLE_FRAME) for n in range(PLACES)]
     talking = asyncio.gather(*(native(gateway.port, script, patience_s=PATIENCE_S) for script in scripts))
-    await asyncio.sleep(0.5)
+    async with asyncio.timeout(PATIENCE_S):  # who knocks before all are in would take one's place
+        while (await asyncio.to_thread(readyz, gateway.port))["streams"]["in_use"] < PLACES:
+            await asyncio.sleep(0.05)
     until = asyncio.get_running_loop().time() + FRAMES / 10 - 1.5
     told = await crowd(doors, knockers, until, seed=seed())
     return await talking, told
