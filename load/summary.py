@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeVar
 
 from asr.errors import ASRError, Code
+from evaluation.documents import check_schema, rounded
 from evaluation.statistics import Interval
 from evaluation.summary import Figure
 
@@ -267,7 +268,7 @@ class Sweep:
 
     def to_json(self) -> Json:
         """The document; floats are rounded to four digits after the point."""
-        document: Json = _rounded({"schema": SCHEMA, **asdict(self)})
+        document: Json = rounded({"schema": SCHEMA, **asdict(self)}, 4)
         return document
 
     @classmethod
@@ -277,11 +278,7 @@ class Sweep:
         Raises:
             ASRError: `bad_request`, when it is no such document.
         """
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-            found = document.get("schema") if isinstance(document, dict) else type(document).__name__
-            raise ASRError(
-                Code.BAD_REQUEST, f"This is no result of `riva-gateway load`: its schema is {found!r}, not {SCHEMA!r}."
-            )
+        check_schema(document, SCHEMA, "load")
         try:
             return cls(
                 _read(SweepInfo, document["info"]),
@@ -323,15 +320,3 @@ def _read(kind: type[T], document: Mapping[str, Any]) -> T:
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     made: T = kind(**{key: value for key, value in document.items() if key in known})
     return made
-
-
-def _rounded(value: Any) -> Any:
-    match value:
-        case float():
-            return round(value, 4)
-        case dict():
-            return {key: _rounded(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_rounded(item) for item in value]
-        case _:
-            return value

@@ -118,23 +118,7 @@ async def run_set(
     runner = _Runner(client, clip_set, plan, on_clip, patience, sleep)
     await runner.run()
     return GoldenRun(
-        RunInfo(
-            target=plan.target or client.engine_name,
-            engine=client.engine_name,
-            model=agreed.model.name,
-            set_name=clip_set.name,
-            set_fingerprint=clip_set.fingerprint,
-            chunk_ms=plan.chunk_ms,
-            tail_ms=plan.tail_ms,
-            concurrency=plan.concurrency,
-            normalizer=NORMALIZER,
-            started_at=now.astimezone(UTC).isoformat(timespec="seconds"),
-            machine=machine(runner.busiest),
-            version=asr.__version__,
-            labels=dict(plan.labels),
-            cores=os.cpu_count() or 0,
-            load_average=runner.busiest,
-        ),
+        run_info(clip_set, plan, client.engine_name, agreed.model.name, plan.target, now, runner.busiest),
         tuple(runner.results[clip.id] for clip in clip_set.clips),
     )
 
@@ -195,6 +179,29 @@ def late_clips(run: GoldenRun) -> tuple[ClipResult, ...]:
         if clip.realtime and measured and clip.late_ms > max(LATE_MS, LATE_SHARE * median(measured)):
             late.append(clip)
     return tuple(late)
+
+
+def run_info(
+    clip_set: ClipSet, plan: RunPlan, engine: str, model: str, target: str, now: datetime, busiest: float | None
+) -> RunInfo:
+    """What was measured, how, when and on what; `target` "" is the engine's name, `busiest` the load average."""
+    return RunInfo(
+        target=target or engine,
+        engine=engine,
+        model=model,
+        set_name=clip_set.name,
+        set_fingerprint=clip_set.fingerprint,
+        chunk_ms=plan.chunk_ms,
+        tail_ms=plan.tail_ms,
+        concurrency=plan.concurrency,
+        normalizer=NORMALIZER,
+        started_at=now.astimezone(UTC).isoformat(timespec="seconds"),
+        machine=machine(busiest),
+        version=asr.__version__,
+        labels=dict(plan.labels),
+        cores=os.cpu_count() or 0,
+        load_average=busiest,
+    )
 
 
 def machine(busiest: float | None = None) -> str:

@@ -10,6 +10,7 @@ from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from typing import Any, TypeVar, get_args
 
 from asr.errors import ASRError, Code, quoted
+from evaluation.documents import check_schema, rounded
 from evaluation.recording import Outcome
 
 SCHEMA = "riva-gateway.golden/1"
@@ -200,8 +201,8 @@ class GoldenRun:
     def to_json(self) -> Json:
         """The document; floats are rounded to a tenth of a millisecond."""
         document = {"schema": SCHEMA, "info": asdict(self.info), "clips": [asdict(clip) for clip in self.clips]}
-        rounded: Json = _rounded(document)
-        return rounded
+        made: Json = rounded(document, 1)
+        return made
 
     @classmethod
     def from_json(cls, document: Any) -> GoldenRun:
@@ -210,12 +211,7 @@ class GoldenRun:
         Raises:
             ASRError: `bad_request`, when it is no such document.
         """
-        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-            found = document.get("schema") if isinstance(document, dict) else type(document).__name__
-            raise ASRError(
-                Code.BAD_REQUEST,
-                f"This is no result of `riva-gateway golden`: its schema is {found!r}, not {SCHEMA!r}.",
-            )
+        check_schema(document, SCHEMA, "golden")
         try:
             run = cls(_read(RunInfo, document, "info"), tuple(_items(ClipResult, document, "clips")))
         except ValueError as error:
@@ -303,15 +299,3 @@ _CALLED = {
     "Mapping[str, str]": "object of texts",
     "Outcome": "way in which a stream ends",
 }
-
-
-def _rounded(value: Any) -> Any:
-    match value:
-        case float():
-            return round(value, 1)
-        case dict():
-            return {key: _rounded(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_rounded(item) for item in value]
-        case _:
-            return value

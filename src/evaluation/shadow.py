@@ -8,25 +8,22 @@ same moment and neither waits for what the other takes, says or fails with.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import cast
 
-import asr
 from asr.client import RivaASRClient
 from asr.engine import AudioInput, Features, agree
 from asr.errors import ASRError
 from asr.events import Event
 from asr.options import Options
 from evaluation.clips import Clip, ClipSet
-from evaluation.golden import WARM_MS, OnClip, RunPlan, busier, machine, result_of
-from evaluation.normalizer import NORMALIZER
+from evaluation.golden import WARM_MS, OnClip, RunPlan, busier, result_of, run_info
 from evaluation.player import PATIENCE, Patience, play
 from evaluation.recording import Recording
-from evaluation.results import ClipResult, GoldenRun, RunInfo
+from evaluation.results import ClipResult, GoldenRun
 from evaluation.sets import samples
 
 START_S = 10.0
@@ -91,23 +88,7 @@ async def run_shadow(
             for _ in range(min(plan.concurrency, len(waiting))):
                 group.create_task(work(waiting))
     infos = [
-        RunInfo(
-            target=target or client.engine_name,
-            engine=client.engine_name,
-            model=model,
-            set_name=clip_set.name,
-            set_fingerprint=clip_set.fingerprint,
-            chunk_ms=plan.chunk_ms,
-            tail_ms=plan.tail_ms,
-            concurrency=plan.concurrency,
-            normalizer=NORMALIZER,
-            started_at=now.astimezone(UTC).isoformat(timespec="seconds"),
-            machine=machine(busiest),
-            version=asr.__version__,
-            labels=dict(plan.labels),
-            cores=os.cpu_count() or 0,
-            load_average=busiest,
-        )
+        run_info(clip_set, plan, client.engine_name, model, target, now, busiest)
         for client, model, target in zip((a, b), models, (plan.target, candidate), strict=True)
     ]
     ordered = [pairs[clip.id] for clip in clip_set.clips]
