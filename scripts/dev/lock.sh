@@ -20,6 +20,6 @@ compile() {
     echo "wrote $output"
 }
 
-compile requirements/runtime.txt pyproject.toml --extra microphone --extra vad --group build "${@}"
-compile requirements/dev.txt pyproject.toml --extra microphone --extra vad --group build --group dev "${@}"
+compile requirements/runtime.txt pyproject.toml --extra aws --extra microphone --extra vad --group build "${@}"
+compile requirements/dev.txt pyproject.toml --extra aws --extra microphone --extra vad --group build --group dev "${@}"
 compile requirements/clients.txt --group clients "${@}"

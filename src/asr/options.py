@@ -107,6 +107,7 @@ class Options:
         max_alternatives: readings per final, the best one included.
         upstream_options: passed on to Riva as `custom_configuration`, unread.
         request_id: an id of the caller's, sent upstream and echoed; "" for none.
+        traceparent: the W3C trace context that the recognizer is told, or "".
         fail_on_unsupported: refuse what the engine cannot do, instead of a warning.
         recording: the audio is given as fast as it is taken, not as it is spoken: how far results lag behind it says
             nothing of the recognizer.
@@ -126,6 +127,7 @@ class Options:
     max_alternatives: int = 1
     upstream_options: Mapping[str, str] = field(default_factory=lambda: _EMPTY)
     request_id: str = ""
+    traceparent: str = ""
     fail_on_unsupported: bool = False
     recording: bool = False
     channels: int = 1

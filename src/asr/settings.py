@@ -56,6 +56,9 @@ class EngineSettings(StrictSettings):
             # the command's own (`server.settings`); a program that uses the library may run beside it
             *("ASR_SERVER", "ASR_CA_CERT", "ASR_INSECURE", "ASR_LANGUAGE", "ASR_MODEL", "ASR_WORDS", "ASR_FORMAT"),
             *("ASR_OUTPUT_DIR", "ASR_DEVICE", "ASR_MOCK_HOST", "ASR_MOCK_GRPC_PORT", "ASR_MOCK_HTTP_PORT"),
+            # the gateway's
+            *("ASR_SWITCH", "ASR_CANARY_PERCENT", "ASR_CANARY_MIN_STREAMS"),
+            *("RIVA_FORMER_ENDPOINTS", "RIVA_CANARY_ENDPOINTS"),
         }
     )
 

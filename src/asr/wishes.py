@@ -25,6 +25,7 @@ class Wishes(TypedDict, total=False):
         max_alternatives: readings per final, the best one included, 1..20.
         upstream_options: passed on to Riva as `custom_configuration`.
         request_id: an id of yours, sent upstream.
+        traceparent: the W3C trace context of your span, sent upstream.
         fail_on_unsupported: refuse what the recognizer cannot do, instead of a warning.
     """
 
@@ -40,6 +41,7 @@ class Wishes(TypedDict, total=False):
     max_alternatives: int
     upstream_options: Mapping[str, str]
     request_id: str
+    traceparent: str
     fail_on_unsupported: bool
 
 

@@ -31,6 +31,10 @@ class ServerSettings(EngineSettings):
     tls: bool = True
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    tls_client_ca: Path | None = None
+    """Set: clients must show a certificate that one of these has signed."""
+    grpc_tls: bool | None = None
+    """Unset: where `tls_cert` is set."""
     state_dir: Path = Field(default_factory=lambda: default_state_dir(os.environ))
 
     stereo: Literal["mix", "refuse", "split"] = "mix"
@@ -43,6 +47,23 @@ class ServerSettings(EngineSettings):
     spool_max_bytes: Annotated[int, Field(ge=1_048_576)] = 20 * _GIB
     max_upload_bytes: Annotated[int, Field(ge=1_024, le=4 * _GIB)] = 64 * _MIB
     max_audio_ms: Milliseconds = 3_600_000
+
+    auth: Literal["on", "off"] | None = None
+    """Unset: on where there is something to check a credential with; see `auth_wanted`."""
+    api_keys_file: Path | None = None
+    """Unset: `keys.json` in `state_dir`."""
+    jwt_keys: str = ""
+    """A file (PEM or JWKS), or the https address of a JWKS."""
+    jwt_issuer: str = ""
+    jwt_audience: str = ""
+    jwt_algorithms: str = "RS256,ES256,EdDSA"
+    jwt_scope_claim: str = "scope"
+    token_secret: SecretStr | None = None
+    """Unset: made on the first run and kept in `state_dir`."""
+    token_ttl_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 300_000
+    allowed_origins: str = ""
+    quota_starts_per_minute: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    quota_audio_minutes_per_day: Annotated[int, Field(ge=0, le=10_000_000)] = 0
 
     realtime_auth_mint_api_key: SecretStr | None = None
     realtime_token_ttl_ms: Annotated[int, Field(ge=1_000, le=3_600_000)] = 60_000
@@ -85,6 +106,25 @@ class ServerSettings(EngineSettings):
 
     log_level: Literal["debug", "info", "warning", "error", "critical"] = "info"
     log_format: Literal["console", "json"] = "console"
+
+    log_transcripts: bool = False
+    metrics: bool = True
+    metrics_dir: Path | None = None
+    """Shared by the gateways of one machine, whose figures `/metrics` then tells as one."""
+    records: bool = True
+    records_dir: Path | None = None
+    """Unset: `records` in `state_dir`."""
+    records_keep_days: Annotated[int, Field(ge=1, le=366)] = 7
+    otel_exporter_otlp_endpoint: str = ""
+    otel_exporter_otlp_headers: SecretStr | None = None
+    otel_service_name: str = "riva-gateway"
+    otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    asr_switch: Literal["on", "off", "former"] = "on"
+    riva_former_endpoints: str = ""
+    riva_canary_endpoints: str = ""
+    asr_canary_percent: Annotated[int, Field(ge=0, le=100)] = 0
+    asr_canary_min_streams: Annotated[int, Field(ge=1, le=1_000_000)] = 50
 
     # What the commands do where no flag says otherwise.
     asr_server: str = ""
@@ -132,7 +172,7 @@ class ServerSettings(EngineSettings):
             raise ValueError(f"there is no file {value}. Give the PEM file of the certificate to trust.")
         return value.expanduser() if value is not None else None
 
-    @field_validator("tls_cert", "tls_key")
+    @field_validator("tls_cert", "tls_key", "tls_client_ca")
     @classmethod
     def _file(cls, value: Path | None) -> Path | None:
         if value is not None and not value.expanduser().is_file():
@@ -141,10 +181,27 @@ class ServerSettings(EngineSettings):
             )
         return value.expanduser() if value is not None else None
 
-    @field_validator("state_dir", "spool_dir")
+    @field_validator("state_dir", "spool_dir", "records_dir", "metrics_dir", "api_keys_file")
     @classmethod
     def _expanded(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None
+
+    @property
+    def records_folder(self) -> Path:
+        """Where the records of streams are kept."""
+        return self.records_dir if self.records_dir is not None else self.state_dir / "records"
+
+    @property
+    def keys_file(self) -> Path:
+        """Where API keys are kept, hashed; it need not exist."""
+        return self.api_keys_file if self.api_keys_file is not None else self.state_dir / "keys.json"
+
+    @property
+    def auth_wanted(self) -> bool:
+        """Whether clients must show a credential."""
+        if self.auth is not None:
+            return self.auth == "on"
+        return self.api_keys_file is not None or bool(self.jwt_keys) or self.token_secret is not None
 
     @property
     def spool_folder(self) -> Path:

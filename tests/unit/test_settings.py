@@ -519,7 +519,7 @@ def test_the_example_spells_out_the_defaults() -> None:
     keys = dict(zip(ServerSettings.known_keys(), ServerSettings.model_fields.values(), strict=True))
     for key, value in example().items():
         default: Any = keys[key].default
-        has_default = isinstance(default, bool | int) or (isinstance(default, str) and default != "")
+        has_default = isinstance(default, bool | int | float) or (isinstance(default, str) and default != "")
         assert bool(value) == has_default, key
 
 
