@@ -11,6 +11,8 @@
 #   system-packages.sh node      Node.js and npm, for the JavaScript clients of the tests; prints where node is
 #   system-packages.sh postgres  PostgreSQL's server, which tests start; prints the folder of its programs
 #   system-packages.sh curl      curl, whose lines the documents show
+#   system-packages.sh prometheus  Prometheus and Alertmanager with their tools, which tests start on ports of their own;
+#                                  what Debian may start by itself is not used
 #
 # Debian and Ubuntu: apt-get, through sudo where needed. Elsewhere it says what to install.
 set -euo pipefail
@@ -142,6 +144,11 @@ clock) clock ;;
 node) javascript ;;
 postgres) database ;;
 curl) have curl || install curl ;;
+prometheus)
+    if ! have prometheus || ! have promtool || ! have prometheus-alertmanager || ! have amtool; then
+        install prometheus prometheus-alertmanager
+    fi
+    ;;
 listen) ldconfig -p 2>/dev/null | grep -q libportaudio || install libportaudio2 ;;
-*) fail "usage: $0 base|python|browser|shell|sounds|clock|listen|node|postgres|curl" ;;
+*) fail "usage: $0 base|python|browser|shell|sounds|clock|listen|node|postgres|curl|prometheus" ;;
 esac

@@ -4,7 +4,8 @@ Sources, the first that has a key wins: explicit overrides (a command line), the
 `.env` file, a directory of secret files (one file per key). A key that is not known is refused, because
 a misspelt one would otherwise be ignored in silence: every unknown key in `.env`; in the environment,
 which other programs share, those with one of our own prefixes and those that are nearly a known key.
-Values are never repeated for secret keys, and an unknown key's value never at all.
+Values are never repeated for secret keys, and an unknown key's value never at all. A secret key may hold the name of
+its value instead (`asr.secret_values`), whatever source it comes from.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import difflib
 import io
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -25,8 +26,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsS
 from pydantic_settings import SettingsConfigDict as ConfigDict
 
 from asr.errors import ASRError, Code
+from asr.secret_values import AWS_PREFIX, FILE_PREFIX, NamedSecrets, SecretProblem, file_of, open_to_all
 
 SECRETS_DIR_KEY = "ASR_SECRETS_DIR"
+_SECRET = (SecretStr, SecretStr | None)
 
 _NEAR = 0.84  # of difflib's ratio: `TLS_CRT` is meant to be `TLS_CERT`, `LOCAL_RANK` is another program's
 # Kubernetes and Docker describe a service called `riva` to its neighbours in variables such as these.
@@ -77,6 +80,11 @@ class StrictSettings(BaseSettings):
         """The environment keys, in order."""
         return tuple(_names(cls).values())
 
+    @classmethod
+    def secret_keys(cls) -> tuple[str, ...]:
+        """Those of them whose values are secrets, in order."""
+        return tuple(key for name, key in _names(cls).items() if cls.model_fields[name].annotation in _SECRET)
+
 
 S = TypeVar("S", bound=StrictSettings)
 
@@ -86,6 +94,9 @@ def load_settings(
     overrides: Mapping[str, object] | None = None,
     env: Mapping[str, str] | None = None,
     env_file: str | Path | None = ".env",
+    *,
+    secrets: NamedSecrets | None = None,
+    caution: Callable[[str], None] | None = None,
 ) -> S:
     """Settings of class `cls` from all sources.
 
@@ -94,6 +105,8 @@ def load_settings(
         overrides: values that win over every source, by field name or key; None means "not given".
         env: the environment; None means the process's own.
         env_file: a file of `KEY=value` lines, which need not exist; None means no file.
+        secrets: finds the values of secrets that are only named; None means where they say.
+        caution: told, in one line each, of what works and is unwise; None means nobody.
 
     Raises:
         SettingsError: one line that names the key, what is wrong with it, and the fix.
@@ -106,9 +119,45 @@ def load_settings(
     for values, origin in ((from_file, f" in {env_file}"), (from_env, " in the environment"), (given, "")):
         merged.update({key: (value, origin) for key, value in values.items()})
     secrets_dir = merged.get(SECRETS_DIR_KEY, (None, ""))[0]
-    for key, value in _from_secrets(cls, secrets_dir).items():
+    for key, value in _from_secrets(cls, secrets_dir, caution).items():
         merged.setdefault(key, (value, f" in {secrets_dir}"))
-    return _build(cls, merged)
+    return _build(cls, _with_values(cls, merged, secrets or NamedSecrets(), caution))
+
+
+def _with_values(
+    cls: type[StrictSettings],
+    merged: Mapping[str, tuple[Any, str]],
+    secrets: NamedSecrets,
+    caution: Callable[[str], None] | None,
+) -> dict[str, tuple[Any, str]]:
+    """The same, with the values of secrets in the place of their names."""
+    found: dict[str, tuple[Any, str]] = {}
+    secret_keys = cls.secret_keys()
+    for key, (value, origin) in merged.items():
+        given = value.get_secret_value() if isinstance(value, SecretStr) else value
+        named = isinstance(given, str) and given.startswith((AWS_PREFIX, FILE_PREFIX))
+        found[key] = (value, origin)
+        if named and key in secret_keys:
+            found[key] = (_value_of(key, given, origin, secrets), origin)
+            if given.startswith(FILE_PREFIX):
+                _look_at(key, file_of(given), caution)
+        elif named and given.startswith(AWS_PREFIX):
+            raise SettingsError(
+                key, f"{key}{origin}: {AWS_PREFIX} is for secret keys, which this is not. Give the value itself."
+            )
+    return found
+
+
+def _value_of(key: str, name: str, origin: str, secrets: NamedSecrets) -> str:
+    try:
+        return secrets.value_of(name)
+    except SecretProblem as problem:
+        raise SettingsError(key, f"{key}{origin}: {problem}") from None
+
+
+def _look_at(key: str, path: Path, caution: Callable[[str], None] | None) -> None:
+    if caution is not None and open_to_all(path):
+        caution(f"{key}: every user of this machine may read {path}. Take that right away: chmod o-r.")
 
 
 def _names(cls: type[StrictSettings]) -> dict[str, str]:
@@ -193,7 +242,9 @@ def _broken_line(text: str) -> int:
     return 0
 
 
-def _from_secrets(cls: type[StrictSettings], directory: object) -> dict[str, str]:
+def _from_secrets(
+    cls: type[StrictSettings], directory: object, caution: Callable[[str], None] | None
+) -> dict[str, str]:
     if not directory:
         return {}
     path = Path(str(directory)).expanduser()
@@ -204,12 +255,17 @@ def _from_secrets(cls: type[StrictSettings], directory: object) -> dict[str, str
         )
     problem = ""
     values: dict[str, str] = {}
+    files: list[Path] = []
     try:
         values = SecretsSettingsSource(cls, secrets_dir=path)()
+        files = list(path.iterdir())
     except (OSError, UnicodeDecodeError, ValueError):
         problem = "a file in it cannot be read"
     if problem:
         raise SettingsError(SECRETS_DIR_KEY, f"{SECRETS_DIR_KEY}: {problem}. Make its files readable UTF-8 text.")
+    for file in files:
+        if file.name.upper() in cls.secret_keys():
+            _look_at(file.name.upper(), file, caution)
     return {name.upper(): value for name, value in values.items() if value != ""}
 
 
@@ -228,7 +284,7 @@ def _explain(cls: type[StrictSettings], key: str, details: ErrorDetails, origin:
         message = str(details.get("ctx", {}).get("error", details["msg"]))
         return SettingsError(key or message.partition(": ")[0], f"{key}{origin}: {message}" if key else message)
     name = next(name for name, known in _names(cls).items() if known == key)
-    secret = cls.model_fields[name].annotation in (SecretStr, SecretStr | None)
+    secret = cls.model_fields[name].annotation in _SECRET
     shown = "the value" if secret else _shown(details["input"])
     return SettingsError(key, f"{key}{origin}: {shown} {_problem(name, details)}")
 

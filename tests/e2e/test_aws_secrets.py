@@ -1,0 +1,117 @@
+"""Secrets from AWS Secrets Manager, against a server of it: the value, or one line that says why there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from asr.mock.plan import load_plan
+from asr.mock.riva_server import MockRivaServer
+from e2e.aws import Aws, secrets_manager
+from e2e.command import Shell, sound, wait_for
+
+VALUE = "canary-key-0b7e"
+SECRETS = {
+    "speech/riva": VALUE + "\n",
+    "speech/all": f'{{"riva": "{VALUE}", "port": 7, "none": ""}}',
+    "speech/plain": "not json",
+}
+
+
+@pytest.fixture(scope="module")
+def aws() -> Iterator[Aws]:
+    with secrets_manager(SECRETS, {"speech/bytes": b"\xff\x00" + VALUE.encode()}) as manager:
+        yield manager
+
+
+@pytest.fixture(scope="module")
+def nobody() -> Iterator[str]:
+    """An address that takes connections and never says a word."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        yield f"http://127.0.0.1:{silent.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("reference", ["speech/riva", "speech/all#riva"])
+async def test_a_gateway_authenticates_with_a_secret_from_aws(aws: Aws, tmp_path: Path, reference: str) -> None:
+    guarded = load_plan(
+        {"utterances": ["one two three"], "server": {"required_metadata": {"authorization": f"Bearer {VALUE}"}}}
+    )
+    async with MockRivaServer(guarded) as riva:
+        env = {
+            **aws.env(),
+            "RIVA_ENDPOINTS": f"localhost:{riva.port}",
+            "RIVA_API_KEY": f"aws-sm:{reference}",
+            "LOG_LEVEL": "debug",
+        }
+        said = await asyncio.to_thread(_transcribe_through_a_gateway, Shell(tmp_path, env))
+    assert "one two three" in said
+    assert VALUE not in said
+
+
+def _transcribe_through_a_gateway(shell: Shell) -> str:
+    clip = sound(shell.home / "clip.wav", seconds=2)
+    with shell.start("serve", "--no-tls", "--port", "0", "--grpc-port", "off") as gateway:
+        port = wait_for(gateway, r"http://localhost:(\d+)")[1]
+        asks = Shell(shell.home)  # without any of these variables
+        done = asks.run("transcribe", "--server", f"http://localhost:{port}", clip)
+        gateway.terminate()
+        out, err = gateway.communicate(timeout=20)
+    return "\n".join((done.stdout.decode(), done.stderr.decode(), out, err))
+
+
+@pytest.mark.parametrize(
+    ("reference", "wrong"),
+    [
+        ("speech/none", "'speech/none' does not exist"),
+        ("speech/all#what", "'speech/all' has no field 'what'"),
+        ("speech/all#port", "a field 'port' that is not a text"),
+        ("speech/all#none", "'speech/all#none' is empty"),
+        ("speech/plain#riva", "'speech/plain' is no JSON object"),
+        ("speech/bytes", "'speech/bytes' holds bytes"),
+        ("", "aws-sm: names nothing"),
+        ("speech/all#", "aws-sm: names nothing"),
+    ],
+)
+def test_what_is_wrong_with_a_reference_is_one_line(aws: Aws, tmp_path: Path, reference: str, wrong: str) -> None:
+    _refused(Shell(tmp_path, {**aws.env(), "TOKEN_SECRET": f"aws-sm:{reference}"}), wrong)
+
+
+def test_who_may_not_read_it_is_told_so(aws: Aws, tmp_path: Path) -> None:
+    told = _refused(Shell(tmp_path, {**aws.env(aws.denied), "TOKEN_SECRET": "aws-sm:speech/riva"}), "may not be read")
+    assert aws.denied[1] not in told
+
+
+def test_without_credentials_or_region_the_fix_is_named(aws: Aws, tmp_path: Path) -> None:
+    env = {**aws.env(), "TOKEN_SECRET": "aws-sm:speech/riva"}
+    _refused(Shell(tmp_path, {key: value for key, value in env.items() if "KEY" not in key}), "no credentials of AWS")
+    nowhere = {key: value for key, value in env.items() if key not in ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL")}
+    _refused(Shell(tmp_path, nowhere), "Set AWS_DEFAULT_REGION")
+
+
+def test_an_aws_that_is_away_or_silent_is_not_waited_for(aws: Aws, tmp_path: Path, nobody: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and not listening: refused at once
+        closed = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        for url, most_s in ((closed, 6.0), (nobody, 10.0)):
+            begun = time.monotonic()
+            _refused(Shell(tmp_path, {**aws.env(url=url), "TOKEN_SECRET": "aws-sm:speech/riva"}), "out of reach")
+            assert time.monotonic() - begun < most_s
+
+
+def _refused(shell: Shell, wrong: str) -> str:
+    done = shell.run("serve", "--no-tls", "--port", "0", "--grpc-port", "off", "--engine", "mock")
+    told = done.stderr.decode()
+    assert done.returncode == 2, told
+    assert done.stdout == b""
+    assert told.count("\n") == 1, told
+    assert told.startswith("riva-gateway: TOKEN_SECRET in the environment: ")
+    assert wrong in told
+    assert VALUE not in told
+    return told
