@@ -1,4 +1,4 @@
-"""TLS for the HTTPS listener: a certificate made here for localhost, or the user's own, checked.
+"""The certificate for localhost that the gateway makes itself. What is done with one is in `server.tls`.
 
 A browser opens the microphone only on a secure page, so the gateway speaks TLS from its first run, with
 a self-made certificate kept in the state directory. It is a leaf, not an authority: somebody who
@@ -12,7 +12,6 @@ import ipaddress
 import os
 import re
 import socket
-import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,22 +24,17 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from asr.errors import ASRError, Code
+from asr.tls_files import CertificateError, PairNames, read_pair
 
 LIFETIME = timedelta(days=397)
 """Browsers refuse server certificates that live longer than 398 days."""
 RENEW_BEFORE = timedelta(days=30)
-"""A self-made certificate with less left than this is made anew at the next start."""
+"""A self-made certificate with less left than this is made anew, at a start or while the gateway runs."""
+OWN_NAMES = PairNames("TLS_CERT", "TLS_KEY", ", or leave TLS_CERT and TLS_KEY out for a self-made one")
+"""How the listener's pair is called in messages."""
 
 _BACKDATE = timedelta(minutes=5)  # a client whose clock is a little behind still accepts it
 _DNS_NAME = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
-
-
-class CertificateError(ASRError):
-    """A certificate cannot be used. The message is one line: what is wrong, and what to do."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(Code.BAD_REQUEST, message, param="TLS_CERT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,26 +120,6 @@ def make_certificate(*, now: datetime, hostname: str = "") -> tuple[bytes, bytes
     return certificate.public_bytes(serialization.Encoding.PEM), key_pem
 
 
-def server_ssl_context(cert: Path, key: Path, *, now: datetime | None = None) -> ssl.SSLContext:
-    """What the HTTPS listener needs: TLS 1.2 or newer, ALPN `http/1.1`.
-
-    `cert` may hold a chain, its own certificate first. `now` is the clock's time where it is left out.
-
-    Raises:
-        CertificateError: a file is missing or unreadable, is not PEM, holds a key that is locked or
-            belongs to another certificate, or the certificate has expired or is not valid yet.
-    """
-    _check(cert, key, datetime.now(UTC) if now is None else now)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(cert, key)
-    except (ssl.SSLError, OSError) as error:
-        raise CertificateError(f"TLS_CERT {cert} and TLS_KEY {key} cannot be used: {error}.") from error
-    return context
-
-
 def _usage() -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=True,
@@ -160,55 +134,12 @@ def _usage() -> x509.KeyUsage:
     )
 
 
-def _check(cert: Path, key: Path, now: datetime) -> None:
-    cert_pem, key_pem = _read("TLS_CERT", cert), _read("TLS_KEY", key)
-    try:
-        certificate = x509.load_pem_x509_certificate(cert_pem)
-    except ValueError as error:
-        raise CertificateError(
-            f"TLS_CERT {cert} is not a PEM certificate: it must begin with -----BEGIN CERTIFICATE-----."
-        ) from error
-    try:
-        private = serialization.load_pem_private_key(key_pem, password=None)
-    except TypeError as error:
-        raise CertificateError(
-            f"TLS_KEY {key} is locked with a passphrase: give a key without one "
-            "(openssl pkey -in locked.pem -out key.pem)."
-        ) from error
-    except ValueError as error:
-        raise CertificateError(f"TLS_KEY {key} is not a PEM private key.") from error
-    if private.public_key() != certificate.public_key():
-        raise CertificateError(
-            f"TLS_KEY {key} does not belong to TLS_CERT {cert}: give the pair that was made together."
-        )
-    if now > certificate.not_valid_after_utc:
-        raise CertificateError(
-            f"TLS_CERT {cert} expired on {certificate.not_valid_after_utc:%Y-%m-%d}: renew it, or leave TLS_CERT and "
-            "TLS_KEY out for a self-made one."
-        )
-    if now < certificate.not_valid_before_utc:
-        raise CertificateError(
-            f"TLS_CERT {cert} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC: "
-            "check this machine's clock."
-        )
-
-
-def _read(setting: str, path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise CertificateError(f"{setting} {path} does not exist: give the path of a PEM file.") from error
-    except OSError as error:
-        raise CertificateError(f"{setting} {path} cannot be read ({error.strerror}).") from error
-
-
 def _still_good(files: CertificateFiles, now: datetime) -> bool:
     try:
-        _check(files.cert, files.key, now)
+        pair = read_pair(files.cert, files.key, OWN_NAMES, now=now)
     except CertificateError:
         return False
-    certificate = x509.load_pem_x509_certificate(files.cert.read_bytes())
-    return certificate.not_valid_after_utc - now >= RENEW_BEFORE
+    return pair.certificate.not_valid_after_utc - now >= RENEW_BEFORE
 
 
 @contextmanager
