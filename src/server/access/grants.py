@@ -62,3 +62,12 @@ class Grant:
         if scope not in self.scopes:
             text = f"This credential does not allow it: the scope {scope.value} is missing. Ask for one that has it."
             raise ASRError(Code.FORBIDDEN, text)
+
+
+def payer_of(principal: str) -> str:
+    """Whose quotas count: whoever made the token, where a principal acts for somebody.
+
+    >>> payer_of("key mobile-app for 3f1c"), payer_of("key mobile-app"), payer_of("address 192.0.2.1")
+    ('key mobile-app', 'key mobile-app', 'address 192.0.2.1')
+    """
+    return principal.partition(" for ")[0]
