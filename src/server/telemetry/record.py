@@ -25,7 +25,7 @@ class Outcome(StrEnum):
     """The gateway or the recognizer failed it."""
 
 
-_SERVERS_FAULT = frozenset({Code.INTERNAL, Code.OVERLOADED, Code.STORAGE_FULL, Code.TIMEOUT, Code.UNAVAILABLE})
+SERVERS_FAULT = frozenset({Code.INTERNAL, Code.OVERLOADED, Code.STORAGE_FULL, Code.TIMEOUT, Code.UNAVAILABLE})
 
 
 def outcome_of(code: str, *, complete: bool) -> Outcome:
@@ -33,7 +33,7 @@ def outcome_of(code: str, *, complete: bool) -> Outcome:
     if not code:
         return Outcome.OK if complete else Outcome.GONE
     try:
-        return Outcome.SERVER if Code(code) in _SERVERS_FAULT else Outcome.CLIENT
+        return Outcome.SERVER if Code(code) in SERVERS_FAULT else Outcome.CLIENT
     except ValueError:
         return Outcome.CLIENT
 
@@ -77,7 +77,7 @@ class StreamRecord:
         language: that it was recognized as, or "".
         audio_ms: audio given to the recognizer.
         duration_ms: from its beginning to its end.
-        queue_wait_ms: from its beginning until the recognizer took its first audio; None where it took none.
+        queue_wait_ms: from when its first audio was there until the recognizer took it; None where it took none.
         first_partial_ms: from the arrival of the audio in which the first words ended to those words on the wire.
         partial_latency_ms: the same for all partials, their 95th percentile.
         final_latency_ms: the same for finals, their 95th percentile.
@@ -85,6 +85,7 @@ class StreamRecord:
         received_bytes, sent_bytes: of the client's messages, and of ours.
         failovers, replayed_ms, gaps_ms: what it went through upstream.
         resumes: how often its client came back.
+        left_out: messages that were never sent, because its client read too slowly.
     """
 
     start: StreamStart
@@ -109,6 +110,7 @@ class StreamRecord:
     replayed_ms: int = 0
     gaps_ms: int = 0
     resumes: int = 0
+    left_out: int = 0
 
     @property
     def rtfx(self) -> float:
