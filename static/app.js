@@ -1,9 +1,11 @@
 // Wires the page: buttons, keys and drops on one side, microphone, files and sessions on the other.
 // One session at a time; the transcript lives on between them.
 
+import { askForKey } from "./access.js";
 import { Microphone, checkMicrophoneSupport } from "./capture.js";
 import { clock } from "./captions.js";
 import { decodeFile, streamFile } from "./file.js";
+import { headers } from "./key.js";
 import { CaptureClock, median } from "./latency.js";
 import { Meter } from "./meter.js";
 import { Problem, asProblem } from "./problems.js";
@@ -70,6 +72,10 @@ function show(next) {
 }
 
 function report(problem, again) {
+  if (problem.code === "unauthorized") {
+    askForKey(again);
+    return;
+  }
   const action = again && { label: "Start again", run: again };
   notice({ tone: "problem", kind: problem.kind, title: problem.title, advice: problem.advice, action });
 }
@@ -314,7 +320,7 @@ function showFacts() {
 async function greet() {
   let state;
   try {
-    state = await (await fetch("readyz", { signal: AbortSignal.timeout(10000) })).json();
+    state = await (await fetch("readyz", { headers: headers(), signal: AbortSignal.timeout(10000) })).json();
   } catch {
     return; // the session will tell what is wrong
   }

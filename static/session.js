@@ -5,6 +5,7 @@
 // where the audio comes from. What is kept, resumed and restarted is worked out in resume.js. It ends
 // exactly once: by the server's `summary` (cleanly), or with a problem.
 
+import { offers } from "./key.js";
 import { Problem, ServerProblem } from "./problems.js";
 import { BYTES_PER_MS, Thread, afterClose, backoffMs } from "./resume.js";
 
@@ -166,7 +167,7 @@ export class Session {
       return;
     }
     this.asked = this.thread.resuming;
-    this.socket = new WebSocket(this.url + this.thread.query, ["asr.v1"]);
+    this.socket = new WebSocket(this.url + this.thread.query, ["asr.v1", ...offers()]);
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => {
       this.#write(this.thread.opening(this.#start()));

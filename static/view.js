@@ -185,7 +185,7 @@ function utterance(startMs, text) {
   return row;
 }
 
-function make(tag, className = "", text = "") {
+export function make(tag, className = "", text = "") {
   const element = document.createElement(tag);
   if (className) element.className = className;
   if (text) element.textContent = text;
