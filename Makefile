@@ -27,11 +27,12 @@ test: ## install what the tests need (a browser included) and run them all
 	@scripts/dev/environment.sh clients
 	@scripts/dev/system-packages.sh curl
 	@scripts/dev/system-packages.sh sounds
+	@scripts/dev/system-packages.sh prometheus
 	@CHROMIUM="$$(scripts/dev/system-packages.sh browser)" && NODE="$$(scripts/dev/system-packages.sh node)" && \
 		POSTGRES="$$(scripts/dev/system-packages.sh postgres)" && \
 		export CHROMIUM NODE POSTGRES && $(BIN)/python -m pytest $(ARGS)
 
-check: ## style, types, import directions, shell scripts
+check: ## style, types, import directions, shell scripts, secrets, unsafe code, dependencies
 	@scripts/dev/system-packages.sh python
 	@scripts/dev/environment.sh dev
 	@scripts/dev/check.sh

@@ -21,6 +21,7 @@ from typing import Any
 
 import orjson
 
+from asr.environment import plain_environment
 from evaluation.sets import samples
 from load.crew import Crew, gone
 from load.digest import Digest
@@ -128,7 +129,7 @@ class _Step:
     async def _hire(self, numbers: list[int]) -> Crew:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "load.worker", stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=LINE_BYTES,
-            start_new_session=True, env={**os.environ, "PYTHONPATH": _module_path()},
+            start_new_session=True, env={**plain_environment(), "PYTHONPATH": _module_path()},
         )  # fmt: skip
         crew = Crew(process, numbers)
         self._crews.append(crew)

@@ -45,13 +45,16 @@ class Facts:
 class Watch:
     """Keeps the looks at all sources. To be used in one loop."""
 
-    def __init__(self, readyz: str | None, context: ssl.SSLContext | None, pids: Sequence[int] = ()) -> None:
+    def __init__(
+        self, readyz: str | None, context: ssl.SSLContext | None, pids: Sequence[int] = (), *, token: str = ""
+    ) -> None:
         """Nothing is looked at yet.
 
         Args:
             readyz: base URL of a gateway, or None where there is none to be asked.
             context: for TLS.
             pids: processes of this machine, their children included.
+            token: a credential; a gateway that asks for one tells of its process only to the scope `metrics`.
         """
         self.samples: list[Sample] = []
         self.unanswered = 0
@@ -62,6 +65,7 @@ class Watch:
         self._client = httpx2.AsyncClient(
             verify=True if context is None else context,
             timeout=_LOOK_TIMEOUT_S,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
             trust_env=False,
             follow_redirects=False,
         )

@@ -62,6 +62,7 @@ def tls_of(door: Door) -> ssl.SSLContext | None:
         context.load_verify_locations(door.ca_cert)
     if door.insecure:
         context.check_hostname = False
+        # rule(unverified-tls): whoever drives the load asked for it, in so many words
         context.verify_mode = ssl.CERT_NONE
     return context
 

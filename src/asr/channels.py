@@ -18,7 +18,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from asr.engine import BYTES_PER_MS, AudioInput, EndUtterance, Engine, Features, Model, Readiness, endpoints_of
+from asr.engine import (
+    BYTES_PER_MS,
+    AudioInput,
+    EndUtterance,
+    Engine,
+    Features,
+    Model,
+    Readiness,
+    counts_of,
+    endpoints_of,
+)
 from asr.errors import ASRError, Code
 from asr.events import Event
 from asr.options import Options
@@ -71,6 +81,10 @@ class ChannelsEngine:
     def endpoints(self) -> list[dict[str, Any]]:
         """See `endpoints_of`."""
         return endpoints_of(self.inner)
+
+    def counts(self) -> dict[str, int]:
+        """See `counts_of`."""
+        return counts_of(self.inner)
 
     def stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
         """Recognize `audio`, interleaved PCM16 of `options.channels` channels."""

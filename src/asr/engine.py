@@ -164,6 +164,12 @@ def endpoints_of(engine: Engine) -> list[dict[str, Any]]:
     return list(told()) if callable(told) else []
 
 
+def counts_of(engine: Engine) -> dict[str, int]:
+    """What an engine has been through since the start (`asr.resilience.resilient.Figures`); empty where none counts."""
+    told = getattr(engine, "counts", None)
+    return dict(told()) if callable(told) else {}
+
+
 def match_language(wanted: str, available: Sequence[str]) -> str | None:
     """The name that `wanted` goes by in a model that knows `available`, or None.
 

@@ -207,12 +207,14 @@ class Status:
         audio_ms: how far the audio had come.
         retry_after_ms: when the next attempt is made, where that is known.
         detail: a sentence for people, or "".
+        replayed_ms: audio that the recognizer which was found was given again; of a recovery.
     """
 
     state: State
     audio_ms: int
     retry_after_ms: int | None = None
     detail: str = ""
+    replayed_ms: int = 0
 
 
 Event = Partial | Final | SpeechStarted | SpeechEnded | Progress | Flushed | Gap | Status

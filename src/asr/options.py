@@ -6,6 +6,7 @@ is spelled as any one protocol spells it; faces and codecs translate.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -19,6 +20,11 @@ MAX_ALTERNATIVES = 20
 MAX_CHANNELS = 8
 MAX_SPEAKERS = 10_000
 """Of one recording; what is larger is a mistake, and does not fit the recognizers' messages."""
+
+# https://www.w3.org/TR/trace-context/#traceparent-header: versions after 00 may say more at the end.
+_TRACEPARENT = re.compile(
+    r"(?!ff)([0-9a-f]{2})-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-[!-~]{0,200})?"
+)
 
 
 def _bad(param: str, message: str) -> ASRError:
@@ -139,3 +145,11 @@ class Options:
             raise _bad("max_alternatives", f"max_alternatives is {self.max_alternatives}; it must be 1 to 20.")
         if len(self.phrases) > MAX_PHRASES:
             raise _bad("phrases", f"{len(self.phrases)} phrases are more than the {MAX_PHRASES} allowed.")
+        if self.traceparent and not _is_traceparent(self.traceparent):
+            what = "traceparent is not a W3C trace context: version-trace id-span id-flags, in lower-case hex."
+            raise _bad("traceparent", what)
+
+
+def _is_traceparent(text: str) -> bool:
+    found = _TRACEPARENT.fullmatch(text)
+    return found is not None and (found[1] != "00" or not found[2])

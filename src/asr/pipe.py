@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 
 from asr.engine import AudioInput, EndUtterance
 from asr.errors import ASRError, Code
@@ -52,10 +52,16 @@ class Ahead:
 
 
 class AudioPipe:
-    """The audio of one take: an async iterator that the reader of a socket fills."""
+    """The audio of one take: an async iterator that the reader of a socket fills.
 
-    def __init__(self, ahead: Ahead) -> None:
+    Args:
+        ahead: counts what waits in it.
+        on_taken: called each time a piece of audio is taken out, in the order in which they were put in.
+    """
+
+    def __init__(self, ahead: Ahead, on_taken: Callable[[], None] | None = None) -> None:
         self._ahead = ahead
+        self._on_take = on_taken
         self._items: deque[AudioInput] = deque()
         self._ended = False
         self._failure: Exception | None = None
@@ -103,6 +109,8 @@ class AudioPipe:
         item = self._items.popleft()
         if not isinstance(item, EndUtterance):
             self._ahead.add(-len(item))
+            if self._on_take is not None:
+                self._on_take()
         return item
 
     def _wake_reader(self) -> None:

@@ -71,6 +71,7 @@ def _read(
                 return
             _hand_over(loop, wish, item, None)
     finally:
+        # rule(swallowed): a generator of the caller's, closed when nobody listens to it any more
         with contextlib.suppress(Exception):
             iterator.close()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits

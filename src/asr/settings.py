@@ -54,7 +54,8 @@ class EngineSettings(StrictSettings):
     foreign_keys: ClassVar[frozenset[str]] = frozenset(
         {
             # the command's own (`server.settings`); a program that uses the library may run beside it
-            *("ASR_SERVER", "ASR_CA_CERT", "ASR_INSECURE", "ASR_LANGUAGE", "ASR_MODEL", "ASR_WORDS", "ASR_FORMAT"),
+            *("ASR_SERVER", "ASR_API_KEY", "ASR_CA_CERT", "ASR_INSECURE"),
+            *("ASR_LANGUAGE", "ASR_MODEL", "ASR_WORDS", "ASR_FORMAT"),
             *("ASR_OUTPUT_DIR", "ASR_DEVICE", "ASR_MOCK_HOST", "ASR_MOCK_GRPC_PORT", "ASR_MOCK_HTTP_PORT"),
             # the gateway's
             *("ASR_SWITCH", "ASR_CANARY_PERCENT", "ASR_CANARY_MIN_STREAMS"),
@@ -329,5 +330,6 @@ class EngineSettings(StrictSettings):
         if self.riva_function_id:
             metadata += (("function-id", self.riva_function_id),)
         if self.riva_api_key is not None:
-            metadata += (("authorization", f"Bearer {self.riva_api_key.get_secret_value()}"),)
+            key = self.riva_api_key.get_secret_value()
+            metadata += (("authorization", f"Bearer {key}"),)
         return metadata

@@ -18,7 +18,17 @@ from contextlib import aclosing, contextmanager
 from typing import Any, Protocol
 
 from asr.config import SilenceGateConfig
-from asr.engine import BYTES_PER_MS, AudioInput, EndUtterance, Engine, Features, Model, Readiness, endpoints_of
+from asr.engine import (
+    BYTES_PER_MS,
+    AudioInput,
+    EndUtterance,
+    Engine,
+    Features,
+    Model,
+    Readiness,
+    counts_of,
+    endpoints_of,
+)
 from asr.errors import ASRError, Code
 from asr.events import Event, Final, Partial, Progress
 from asr.options import Options
@@ -96,6 +106,10 @@ class SilenceGate:
     def endpoints(self) -> list[dict[str, Any]]:
         """See `endpoints_of`."""
         return endpoints_of(self._engine)
+
+    def counts(self) -> dict[str, int]:
+        """See `counts_of`."""
+        return counts_of(self._engine)
 
     async def aclose(self) -> None:
         """See `Engine`."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from asr.errors import ASRError, Code
+from server.access.grants import Allowance, payer_of
 
 FULL_RETRY_MS = 4_000
 """Streams last minutes, and there are many: a place is likely to become free within seconds."""
@@ -27,7 +28,7 @@ class Place:
     """A place among the streams that are served at once. Give it back with `release`.
 
     Attributes:
-        principal: whose it is.
+        principal: whose it is; it counts for whoever that one acts for, see `payer_of`.
     """
 
     __slots__ = ("_admission", "principal")
@@ -50,7 +51,7 @@ class Admission:
         max_streams: how many there are, over all faces.
         random: a number from 0 to below 1, anew with each call; it spreads those who come back.
         reserve_percent: of the places, those that are kept for callers who have less than their share.
-        max_streams_per_key: places that one principal may have at a time; 0 for no such bound.
+        max_streams_per_key: places that a caller may have at a time whose allowance names no number; 0 for no bound.
         engine_refusal: why the engine would refuse a further stream right now, or None; see `Engine.refusal`.
         clock: seconds.
 
@@ -58,6 +59,7 @@ class Admission:
         max_streams: as given.
         admitted: places given since the start.
         refused: refusals since the start, by code.
+        refused_allowance: those among them for a caller that had all the streams it may have at a time.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Admission:
         self.max_streams = max_streams
         self.admitted = 0
         self.refused: Counter[Code] = Counter()
+        self.refused_allowance = 0
         self._random = random
         self._reserve = max_streams * reserve_percent // 100
         self._max_per_key = max_streams_per_key
@@ -90,7 +93,7 @@ class Admission:
 
     @property
     def in_use_by(self) -> Mapping[str, int]:
-        """Places that each principal has; only those who have any."""
+        """Places that each caller has; only those who have any."""
         return MappingProxyType(self._held)
 
     @property
@@ -102,20 +105,25 @@ class Admission:
         """Admit nobody any more; places that are taken stay so."""
         self._draining = True
 
-    def admit(self, principal: str) -> Place:
+    def admit(self, principal: str, allowance: Allowance | None = None) -> Place:
         """Take a place.
+
+        Args:
+            principal: who asks.
+            allowance: how many it may have at a time, where its credential says so.
 
         Raises:
             ASRError: `unavailable` while draining or when the engine says so, `overloaded` when every place is taken
                 or the engine is full, `rate_limited` for a principal that has its share. Each tells in
                 `retry_after_ms` when to come back, to everyone something else.
         """
-        error = self._refusal(principal)
+        payer = payer_of(principal)
+        error = self._refusal(payer, (allowance.streams if allowance else 0) or self._max_per_key)
         if error is not None:
             self.refused[error.code] += 1
             raise error
-        self._waiting.pop(principal, None)
-        self._held[principal] = self._held.get(principal, 0) + 1
+        self._waiting.pop(payer, None)
+        self._held[payer] = self._held.get(payer, 0) + 1
         self._in_use += 1
         self.admitted += 1
         return Place(self, principal)
@@ -133,26 +141,27 @@ class Admission:
             Code.UNAVAILABLE, "The gateway is shutting down. Open a new stream in a moment.", DRAINING_RETRY_MS
         )
 
-    def _refusal(self, principal: str) -> ASRError | None:
+    def _refusal(self, payer: str, most: int) -> ASRError | None:
         if self._draining:
             return self.going_down()
         free = self.max_streams - self._in_use
-        mine = self._held.get(principal, 0)
+        mine = self._held.get(payer, 0)
         if free <= 0:
             if not mine:
-                self._wait(principal)
+                self._wait(payer)
             return self.later(
                 Code.OVERLOADED,
                 f"All {self.max_streams} streams of this gateway are in use. Try again in a moment.",
                 FULL_RETRY_MS,
             )
-        if self._max_per_key and mine >= self._max_per_key:
+        if most and mine >= most:
+            self.refused_allowance += 1
             return self.later(
                 Code.RATE_LIMITED,
-                f"{self._max_per_key} streams at a time are allowed to one caller. End one before you open another.",
+                f"{most} streams at a time are allowed to one caller. End one before you open another.",
                 SHARE_RETRY_MS,
             )
-        if free <= self._reserve and mine * self._callers(principal) >= self.max_streams:
+        if free <= self._reserve and mine * self._callers(payer) >= self.max_streams:
             return self.later(
                 Code.RATE_LIMITED,
                 f"This gateway is nearly full, and you have your share of it ({mine} streams). The last places are "
@@ -164,23 +173,24 @@ class Admission:
             return None
         return self.later(error.code, error.message, max(error.retry_after_ms or 0, FULL_RETRY_MS))
 
-    def _wait(self, principal: str) -> None:
-        self._waiting.pop(principal, None)
-        self._waiting[principal] = self._clock() + WAITING_S
+    def _wait(self, payer: str) -> None:
+        self._waiting.pop(payer, None)
+        self._waiting[payer] = self._clock() + WAITING_S
         if len(self._waiting) > MAX_WAITING:
             del self._waiting[next(iter(self._waiting))]
 
-    def _callers(self, principal: str) -> int:
+    def _callers(self, payer: str) -> int:
         """Those who want a share: who has places, who found none of late, and who asks."""
         now = self._clock()
         while self._waiting and next(iter(self._waiting.values())) <= now:
             del self._waiting[next(iter(self._waiting))]
-        return len(self._held) + len(self._waiting) + (principal not in self._held and principal not in self._waiting)
+        return len(self._held) + len(self._waiting) + (payer not in self._held and payer not in self._waiting)
 
     def _take_back(self, principal: str) -> None:
+        payer = payer_of(principal)
         self._in_use -= 1
-        left = self._held[principal] - 1
+        left = self._held[payer] - 1
         if left:
-            self._held[principal] = left
+            self._held[payer] = left
         else:
-            del self._held[principal]
+            del self._held[payer]

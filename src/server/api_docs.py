@@ -28,6 +28,7 @@ TAGS: tuple[dict[str, str], ...] = (
         "name": "realtime",
         "description": "Sessions for `WS /v1/realtime`, made beforehand as NIM's and OpenAI's clients make them.",
     },
+    {"name": "tokens", "description": "Short-lived credentials, where the gateway asks for any."},
     {"name": "NIM", "description": "What a NIM answers about itself, and its health."},
     {"name": "SageMaker", "description": "What a SageMaker endpoint calls in its container."},
     {"name": "operation", "description": "Is it alive, is it ready, how full is it."},

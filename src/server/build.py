@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,11 +19,16 @@ from asr.engine import Engine, Model, Readiness
 from asr.errors import Action, ASRError, Code
 from asr.nim_http import NimHttp
 from server import realtime_mount
+from server.access.build import Access
+from server.access.origins import OriginPolicy, is_loopback, parse_origins
+from server.access.porter import Porter
+from server.access.rules import SOCKETS
+from server.access.vigil import Vigil
 from server.admission import Admission
 from server.calls import CallLimits, Desk
 from server.conversation import Conversation
-from server.drive import DriveLimits, Driver, Tally
-from server.faces import end, job_rest, openai_http, sagemaker, sagemaker_stream, transcription_rest
+from server.drive import DriveLimits, Driver
+from server.faces import end, job_rest, openai_http, sagemaker, sagemaker_stream, tokens, transcription_rest
 from server.faces.http import GOING_DOWN
 from server.faces.job_rest import JobDesk
 from server.faces.native import NativeConversation
@@ -33,16 +38,23 @@ from server.faces.realtime.minting import Minting
 from server.faces.sagemaker import SageMakerLimits
 from server.faces.sagemaker_pcm import PlainConversation
 from server.faces.sagemaker_stream import Target
+from server.faces.status_page import StatusSources
 from server.line import Line
 from server.models import House, resolve_model
 from server.outbox import KeptMemory, Outbox
 from server.readiness import ReadinessWatch
 from server.realtime_mount import RealtimeMount
+from server.rollout.control import Control
+from server.rollout.state import Position
 from server.sagemaker_mount import KeepPlace, SageMakerMount, Served
 from server.sessions import Sessions
 from server.settings import ServerSettings, parse_aliases
 from server.sockets import Socket
 from server.spool import Spool
+from server.telemetry.hub import Telemetry
+from server.telemetry.status import StatusSink
+from server.telemetry.tallies import Tallies
+from server.telemetry.watch import StreamWatch
 from server.websocket import Route, WebSocket, WebSocketDoor
 
 log = structlog.get_logger("server.stream")
@@ -56,48 +68,13 @@ MIN_DETACHED = 8
 """Sessions that one caller may have without a connection, however few streams there may be."""
 
 
-class LogObserver:
-    """One log line when a conversation begins, one when it ends; `session_id` names it in both, where it has one."""
-
-    def __init__(self, session_id: str = "") -> None:
-        self._named = {"session_id": session_id} if session_id else {}
-
-    def opened(self, face: str, peer: str) -> None:
-        """See `server.drive.Observer`."""
-        log.info("stream opened", face=face, peer=peer, **self._named)
-
-    def lost(self, session_id: str, peer: str, window_ms: int) -> None:
-        """See `server.drive.Observer`."""
-        log.info("stream waits for its client", session_id=session_id, peer=peer, window_ms=window_ms)
-
-    def resumed(self, session_id: str, peer: str, missed: int) -> None:
-        """See `server.drive.Observer`."""
-        log.info("stream resumed", session_id=session_id, peer=peer, missed=missed)
-
-    def closed(self, face: str, peer: str, tally: Tally, duration_s: float) -> None:
-        """See `server.drive.Observer`."""
-        log.info(
-            "stream closed",
-            face=face,
-            peer=peer,
-            **self._named,
-            duration_ms=int(duration_s * 1000),
-            audio_ms=tally.audio_ms,
-            finals=tally.finals,
-            resumes=tally.resumes,
-            left_out=tally.left_out,
-            close_code=tally.close_code,
-            error=tally.error or None,
-        )
-
-
 class Conversations:
     """Starts a driver for each WebSocket, and knows those that run."""
 
-    def __init__(self, settings: ServerSettings, engine: Engine) -> None:
+    def __init__(self, settings: ServerSettings, engine: Engine, telemetry: Telemetry) -> None:
         self._settings = settings
         self._engine = engine
-        self._observer = LogObserver()
+        self._telemetry = telemetry
         self._kept = KeptMemory()
         self._running: set[Driver] = set()
         limits = NativeLimits(
@@ -111,34 +88,38 @@ class Conversations:
         self._drive_limits = DriveLimits(settings.max_ahead_ms, settings.idle_timeout_ms)
         self._house = House(parse_aliases(settings.model_aliases), settings.on_unsupported == "refuse")
         self._admission: Admission | None = None
+        self._vigil: Vigil | None = None
         self._sessions = Sessions(
             NativeSetup(f"riva-gateway {asr.__version__}", limits, settings.stereo),
             self._open_native,
-            observer=self._observer,
             new_id=lambda: secrets.token_hex(8),
             new_token=lambda: secrets.token_urlsafe(16),
             open_line=self._open_line,
             max_detached=max(MIN_DETACHED, settings.max_streams // 10),
             crowded=self._is_crowded,
         )
-        self._realtime = RealtimeMount(settings, engine, self._converse)
+        self._realtime = RealtimeMount(settings, engine, self._converse, on_refused=self._telemetry.refused)
         self._mount = SageMakerMount(
             Served(self._mounted_native, self._mounted_realtime, self._mounted_plain),
             start_timeout_ms=settings.start_timeout_ms,
         )
 
-    def door(self, admission: Admission) -> WebSocketDoor:
-        """Every WebSocket path there is; `admission` gives connections their places."""
+    def door(self, admission: Admission, porter: Porter) -> WebSocketDoor:
+        """Every WebSocket path there is; `admission` gives connections their places, and `porter` lets them in."""
         self._admission = admission
+        self._vigil = Vigil(porter)
+        if not porter.gate.is_open:
+            self.minting.trust_gate()
         size = self._settings.max_frame_bytes
         routes = {
-            NATIVE_PATH: Route(self._serve_native, ("asr.v1",), size, self._sessions.exempt),
+            NATIVE_PATH: Route(self._serve_native, "native", ("asr.v1",), size, self._sessions.exempt),
             END_PATH: Route(
-                self._serve_end, max_message_bytes=size, refusal_text=end.refusal_text, close_code=end.close_code
+                self._serve_end, "end", max_message_bytes=size, refusal_text=end.refusal_text, close_code=end.close_code
             ),
             realtime_mount.PATH: self._realtime.route,
             f"{sagemaker_stream.PATH}/": Route(
                 self._serve_mounted,
+                "sagemaker",
                 max_message_bytes=max(size, self._realtime.route.max_message_bytes),
                 exempt=self._sessions.exempt,
                 refusal_text=sagemaker_stream.error_text,
@@ -151,12 +132,20 @@ class Conversations:
             admission=admission,
             max_connections=settings.max_connections,
             idle_ms=settings.idle_timeout_ms,
+            porter=porter,
+            rules=SOCKETS,
+            on_refused=self._telemetry.refused,
         )
 
     @property
     def minting(self) -> Minting:
         """Where realtime sessions are made beforehand."""
         return self._realtime.minting
+
+    @property
+    def waiting(self) -> int:
+        """Sessions that wait for their client."""
+        return self._sessions.waiting
 
     def _is_crowded(self) -> bool:
         admission = self._admission
@@ -190,9 +179,10 @@ class Conversations:
         return line
 
     def _open_native(
-        self, session_id: str, core: NativeConversation, line: Line, peer: str, opened_at: float
+        self, session_id: str, core: NativeConversation, line: Line, socket: Socket, opened_at: float
     ) -> Driver:
-        return self._driver("native", line, core, peer, LogObserver(session_id), opened_at, is_audio=True)
+        watch = self._watch("native", socket, session_id)
+        return self._driver(line, core, watch, opened_at, is_audio=True)
 
     async def _serve_end(self, websocket: WebSocket) -> None:
         settings = self._settings
@@ -244,7 +234,7 @@ class Conversations:
         """A conversation that ends with its connection."""
         line = Line(None)
         line.attach(websocket)
-        driver = self._driver(face, line, core, websocket.peer, self._observer, is_audio=is_audio)
+        driver = self._driver(line, core, self._watch(face, websocket), is_audio=is_audio)
         self._running.add(driver)
         attending = asyncio.create_task(driver.attend(websocket))
         try:
@@ -255,28 +245,37 @@ class Conversations:
             await asyncio.gather(attending, return_exceptions=True)
             await line.aclose()
 
+    def _watch(self, face: str, socket: Socket, session_id: str = "") -> StreamWatch:
+        traceparent, tracestate = socket.trace
+        return self._telemetry.open(
+            face,
+            kind="live",
+            peer=socket.peer,
+            principal=socket.principal,
+            traceparent=traceparent,
+            tracestate=tracestate,
+            session_id=session_id,
+        )
+
     def _driver(
         self,
-        face: str,
         line: Line,
         core: Conversation,
-        peer: str,
-        observer: LogObserver,
+        watch: StreamWatch,
         opened_at: float | None = None,
         *,
         is_audio: bool = False,
     ) -> Driver:
         return Driver(
-            face,
             line,
             core,
             self._engine,
             limits=self._drive_limits,
-            observer=observer,
-            peer=peer,
+            watch=watch,
             opened_at=opened_at,
             house=self._house,
             is_audio=is_audio,
+            vigil=self._vigil,
         )
 
 
@@ -290,7 +289,25 @@ def _query_of_mount(request: Request) -> dict[str, str]:
     return target.query if sagemaker_stream.by_target(target) is sagemaker_stream.Dialect.NATIVE else {}
 
 
-def build_desk(settings: ServerSettings, engine: Engine, admission: Admission) -> Desk:
+def build_porter(settings: ServerSettings, access: Access, tallies: Tallies) -> Porter:
+    """Who stands at every door.
+
+    A gateway that asks for no credential and listens on this machine alone answers to its own names only: else any
+    web page could reach it under a name of its own.
+    """
+    is_local = is_loopback(settings.host)
+    origins = OriginPolicy(
+        parse_origins(settings.allowed_origins),
+        is_tls=settings.tls,
+        own_hosts=[settings.host] if access.gate.is_open and is_local else (),
+    )
+    tallies.quota_refused = access.quotas.refused
+    return Porter(access.gate, origins, usage=access.quotas, is_local=is_local, refused=tallies.access_refused)
+
+
+def build_desk(
+    settings: ServerSettings, engine: Engine, admission: Admission, porter: Porter, telemetry: Telemetry
+) -> Desk:
     """Where the call-shaped faces have their recordings recognized."""
     return Desk(
         engine,
@@ -300,15 +317,23 @@ def build_desk(settings: ServerSettings, engine: Engine, admission: Admission) -
         aliases=parse_aliases(settings.model_aliases),
         refuse_unsupported=settings.on_unsupported == "refuse",
         stereo=settings.stereo,
+        porter=porter,
+        telemetry=telemetry,
     )
 
 
 def http_routers(
-    settings: ServerSettings, desk: Desk, watch: ReadinessWatch, minting: Minting, jobs: JobDesk | None = None
+    settings: ServerSettings,
+    desk: Desk,
+    watch: ReadinessWatch,
+    minting: Minting,
+    access: Access,
+    jobs: JobDesk | None = None,
 ) -> list[APIRouter]:
     """The HTTP side of every face that has one; without `jobs` there are none."""
     rest = [
-        transcription_rest.router(desk, watch=watch, now=_utc_now, version=asr.__version__, has_jobs=jobs is not None)
+        tokens.router(access.tokens, desk.porter),
+        transcription_rest.router(desk, watch=watch, now=_utc_now, version=asr.__version__, has_jobs=jobs is not None),
     ]
     if jobs is not None:
         rest.append(job_rest.router(desk, jobs, max_upload_bytes=settings.jobs_max_upload_bytes))
@@ -341,6 +366,45 @@ def sagemaker_router(settings: ServerSettings, desk: Desk, watch: ReadinessWatch
         watch=watch,
         limits=SageMakerLimits(settings.sagemaker_max_bytes, settings.sagemaker_timeout_ms),
     )
+
+
+def status_sources(
+    engine: Engine,
+    admission: Admission,
+    watch: ReadinessWatch,
+    sink: StatusSink,
+    rollout: Control,
+    jobs: Callable[[], Awaitable[Mapping[str, int]]] | None,
+) -> StatusSources:
+    """Whom the status page asks."""
+    return StatusSources(
+        engine,
+        admission,
+        watch,
+        sink,
+        clock=time.monotonic,
+        unix_time=time.time,
+        started_at=time.monotonic(),
+        version=asr.__version__,
+        jobs=jobs,
+        rollout=lambda: _position(rollout),
+    )
+
+
+def _position(rollout: Control) -> dict[str, str | int] | None:
+    """What the status page tells of a rollout; nothing where there is none. Who changed it, and why, is for admins."""
+    engine = rollout.engine
+    wanted, comparison = engine.wanted, engine.comparison
+    if not (engine.has_former or engine.has_canary) and wanted.position is Position.ON:
+        return None
+    return {
+        "position": wanted.position.value,
+        "canary_percent": wanted.canary_percent,
+        "words": rollout.in_words(),
+        "changed_at": wanted.changed_at,
+        "canary": comparison.verdict().words if comparison is not None else "",
+        "aborts": engine.tallies.canary_aborts,
+    }
 
 
 def page_folder() -> Path:

@@ -13,8 +13,8 @@ from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import structlog
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from asr.audio import AudioSource, Stereo, open_audio
 from asr.engine import BYTES_PER_MS, Agreement, AudioInput, Engine
@@ -23,13 +23,16 @@ from asr.events import Event
 from asr.options import Options
 from asr.pulling import pull
 from asr.transcript import Transcript, TranscriptBuilder
+from server.access.grants import Grant, Scope
+from server.access.http import grant_of
+from server.access.porter import Porter, open_porter
 from server.admission import DRAINING_RETRY_MS, Admission, Place
 from server.forms import Upload
 from server.models import House
-from server.principal import principal_of
 from server.spool import Spool
-
-log = structlog.get_logger("server.stream")
+from server.telemetry.hub import Telemetry
+from server.telemetry.takes import TakeWatch
+from server.telemetry.watch import ClientGone, StreamWatch
 
 T = TypeVar("T")
 
@@ -61,6 +64,8 @@ class Desk:
         limits: the bounds.
         refuse_unsupported: whether what the engine cannot do refuses a request; else it is left out with a note.
         stereo: what becomes of several channels.
+        porter: gives callers their places, and counts what they use.
+        telemetry: told of every call.
     """
 
     def __init__(
@@ -73,8 +78,12 @@ class Desk:
         aliases: Mapping[str, str] | None = None,
         refuse_unsupported: bool = False,
         stereo: Stereo = "mix",
+        porter: Porter | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.engine = engine
+        self.telemetry = telemetry if telemetry is not None else Telemetry()
+        self.porter = porter if porter is not None else open_porter()
         self.spool = spool
         self.limits = limits or CallLimits()
         self.refuse_unsupported = refuse_unsupported
@@ -105,31 +114,41 @@ class Desk:
         Raises:
             ASRError: see `Admission.admit`.
         """
-        return self._admission.admit(self.principal(request))
+        return self.porter.admit(self._admission, self.grant(request))
 
     @contextmanager
-    def admitted(self, request: Request, face: str) -> Iterator[None]:
-        """`admit`, `release`, and a log line at the beginning and at the end.
+    def admitted(self, request: Request, face: str) -> Iterator[StreamWatch]:
+        """A place for the length of a call, and a watch over it.
 
         Raises:
             ASRError: see `Admission.admit`.
         """
-        place = self.admit(request)
-        loop = asyncio.get_running_loop()
-        started = loop.time()
-        peer = request.client.host if request.client else "unknown"
-        log.info("stream opened", face=face, peer=peer)
-        error: str | None = "cancelled"
         try:
-            yield
-            error = None
-        except Exception as failure:
-            error = failure.code.value if isinstance(failure, ASRError) else Code.INTERNAL.value
+            place = self.admit(request)
+        except ASRError as error:
+            self.telemetry.refused(face, error.code)
             raise
+        grant = self.grant(request)
+        try:
+            headers = request.headers
+            watch = self.telemetry.open(
+                face,
+                kind="recording",
+                peer=request.client.host if request.client else "unknown",
+                principal=grant.principal,
+                traceparent=headers.get("traceparent", ""),
+                tracestate=",".join(headers.getlist("tracestate")),
+            )
+            try:
+                with watch.until_over():
+                    try:
+                        yield watch
+                    except ClientDisconnect:  # in the middle of its upload
+                        raise ClientGone from None
+            finally:
+                self.porter.usage.spend(grant, watch.audio_ms)
         finally:
             place.release()
-            duration_ms = int((loop.time() - started) * 1000)
-            log.info("stream closed", face=face, peer=peer, duration_ms=duration_ms, error=error)
 
     def give_up(self) -> None:
         """The gateway goes down and can wait no longer: recognition that runs fails now, so that callers are told."""
@@ -160,7 +179,29 @@ class Desk:
 
     def principal(self, request: Request) -> str:
         """Who the client is."""
-        return principal_of(request.headers.items(), request.client.host if request.client else "unknown")
+        return self.grant(request).principal
+
+    def grant(self, request: Request) -> Grant:
+        """What the client may do: as it was let in.
+
+        Raises:
+            ASRError: `unauthorized`, for who came past the door; where that is open, its headers tell who it is.
+        """
+        shown = grant_of(request.scope.get("state"))
+        if shown is not None:
+            return shown
+        address = request.client.host if request.client else "unknown"
+        return self.porter.gate.enter(request.headers.items(), address, Scope.TRANSCRIBE)
+
+    def count_start(self, request: Request) -> None:
+        """Count a request that takes no place now.
+
+        Raises:
+            ASRError: `rate_limited` where a quota is used up.
+        """
+        error = self.porter.usage.start(self.grant(request))
+        if error is not None:
+            raise error
 
     async def agree(self, options: Options) -> Agreement:
         """Match what is asked with what the engine has; the model may be named as other services name theirs.
@@ -174,11 +215,12 @@ class Desk:
         self,
         upload: Upload,
         agreement: Agreement,
+        watch: StreamWatch,
         *,
         stereo: Stereo | None = None,
         on_event: Callable[[Event], None] | None = None,
     ) -> Transcript:
-        """Recognize a whole recording.
+        """Recognize a whole recording; `watch` is told of it.
 
         Raises:
             ASRError: `bad_audio` for what cannot be decoded or is over the bound, and what a stream may raise.
@@ -187,7 +229,9 @@ class Desk:
             language=agreement.options.language, model=agreement.model.name, warnings=agreement.warnings
         )
         source = _Source(upload, stereo or self.stereo, self.limits.max_audio_ms)
-        async with self.lasting(), aclosing(self._events(source, agreement)) as events:
+        watch.received_bytes += upload.size_bytes
+        watch.agreed(agreement.options.model, agreement.options.language)
+        async with self.lasting(), aclosing(self._events(source, agreement, watch)) as events:
             async for event in events:
                 builder.add(event)
                 if on_event is not None:
@@ -196,14 +240,17 @@ class Desk:
             builder.warn(warning)
         return builder.build(source.audio_ms)
 
-    async def _events(self, source: _Source, agreement: Agreement) -> AsyncGenerator[Event]:
+    async def _events(self, source: _Source, agreement: Agreement, watch: StreamWatch) -> AsyncGenerator[Event]:
         async with aclosing(pull(source.chunks)) as chunks:
             first = await anext(chunks, b"")  # what is wrong with the file is said before a recognizer is asked
-            options = replace(agreement.options, channels=source.channels, recording=True)
-            audio = _after(first, chunks, source)
+            traceparent = watch.start.trace.header()
+            options = replace(agreement.options, channels=source.channels, recording=True, traceparent=traceparent)
+            take = watch.take(source.channels)
+            audio = _after(first, chunks, source, take)
             try:
                 async with aclosing(audio), aclosing(self.engine.stream(audio, options)) as events:
                     async for event in events:
+                        take.heard(event)
                         yield event
             except ASRError:
                 # What the engine makes of audio that broke off is not what went wrong.
@@ -218,14 +265,14 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Do `work`, and cancel it when the client goes away. The request's body must have been read.
 
     Raises:
-        ASRError: `idle_timeout`, when the client has gone: nobody reads it.
+        ClientGone: the client has gone.
     """
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ASRError(Code.IDLE_TIMEOUT, "The client went away before its answer was ready.")
+            raise ClientGone
         return task.result()
     finally:
         gone.cancel()
@@ -296,11 +343,17 @@ class _Source:
         return ASRError(Code.BAD_REQUEST, text, param="file")
 
 
-async def _after(first: bytes, rest: AsyncGenerator[bytes], source: _Source) -> AsyncGenerator[AudioInput]:
+async def _after(
+    first: bytes, rest: AsyncGenerator[bytes], source: _Source, take: TakeWatch
+) -> AsyncGenerator[AudioInput]:
     if first:
+        take.fed(len(first))
+        take.taken()
         yield first
     try:
         async for chunk in rest:
+            take.fed(len(chunk))
+            take.taken()
             yield chunk
     except ASRError as error:
         # The engine still brings home what it has heard; then this is told.

@@ -126,6 +126,14 @@ class Conversation(Protocol):
         """The server is going down, and waits `deadline_ms` at most: bring the conversation to a clean end soon."""
         ...
 
+    def cut_short(self, error: ASRError, now: float) -> list[Command]:
+        """The client may go on no longer: what it said so far still becomes results, then it is told `error`.
+
+        A conversation that waits for another credential (`Lasting`, and the error is `unauthorized`) only sees to it
+        that its results come soon; the driver ends its connection.
+        """
+        ...
+
     def ticked(self, now: float) -> list[Command]:
         """The moment that `wake_at` named has come."""
         ...

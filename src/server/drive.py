@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import structlog
 
 from asr.engine import BYTES_PER_MS, Agreement, EndUtterance, Engine
 from asr.errors import Action, ASRError, Code
-from asr.events import Final
+from asr.events import Event
 from asr.options import Options
 from asr.pipe import Ahead, AudioPipe
+from server.access.grants import Grant
+from server.access.vigil import FLUSH_S, GRACE_S, Vigil
 from server.conversation import Begin, Command, Conversation, Cut, Drop, Feed, Finish, Hangup, Seen, Send
 from server.line import Line
 from server.models import House
 from server.refusals import refusal
-from server.sockets import Incoming, Oversized, Socket
+from server.sockets import Incoming, Oversized, Socket, size_of
+from server.telemetry.takes import TakeWatch
+from server.telemetry.watch import StreamWatch
 
 log = structlog.get_logger("server.drive")
 
@@ -48,88 +51,51 @@ class DriveLimits:
     idle_ms: int = 30_000
 
 
-@dataclass(slots=True)
-class Tally:
-    """What a conversation came to; the log line and the metrics of its end.
-
-    Attributes:
-        audio_ms: audio given to the engine.
-        finals: finals that the engine gave.
-        resumes: how often the client came back on another connection.
-        left_out: partials and acks that were never sent because the client read too slowly.
-        close_code: the WebSocket close code, or None when the client went away.
-        error: the code of the failure that ended it, or "".
-    """
-
-    audio_ms: int = 0
-    finals: int = 0
-    resumes: int = 0
-    left_out: int = 0
-    close_code: int | None = None
-    error: str = ""
-
-
-class Observer(Protocol):
-    """Where metrics and logs hang themselves on: told of every conversation's beginning and end."""
-
-    def opened(self, face: str, peer: str) -> None:
-        """A conversation began."""
-        ...
-
-    def lost(self, session_id: str, peer: str, window_ms: int) -> None:
-        """A session lost its connection, and waits so long for its client."""
-        ...
-
-    def resumed(self, session_id: str, peer: str, missed: int) -> None:
-        """The client came back on another connection, from `peer`, and had missed so many messages."""
-        ...
-
-    def closed(self, face: str, peer: str, tally: Tally, duration_s: float) -> None:
-        """It ended."""
-        ...
-
-
 class _Take:
-    def __init__(self, number: int, options: Options, ahead: Ahead) -> None:
+    def __init__(self, number: int, options: Options, ahead: Ahead, watch: TakeWatch) -> None:
         self.number = number
         self.options = options
-        self.pipe = AudioPipe(ahead)
+        self.watch = watch
+        self.pipe = AudioPipe(ahead, watch.taken)
         self.dropped = False
 
 
 class Driver:
-    """Runs one conversation between a client's line, a core and an engine."""
+    """Runs one conversation between a client's line, a core and an engine.
+
+    Attributes:
+        watch: told of all that happens, and closed at the end.
+    """
 
     def __init__(
         self,
-        face: str,
         line: Line,
         core: Conversation,
         engine: Engine,
         *,
         limits: DriveLimits,
-        observer: Observer,
-        peer: str,
+        watch: StreamWatch,
         clock: Callable[[], float] | None = None,
         opened_at: float | None = None,
         house: House | None = None,
         is_audio: bool = False,
+        vigil: Vigil | None = None,
     ) -> None:
         """Open the conversation; `run` must follow.
 
-        `house`: what is settled for every request. `peer`: the address of the client's first connection, for the log.
-        `opened_at`: when the client connected, on the driver's clock; by default now. `is_audio`: a binary message is
-        sound and nothing else, so a large one may go to the core in pieces.
+        `house`: what is settled for every request. `opened_at`: when the client connected, on the driver's clock; by
+        default now. `is_audio`: a binary message is sound and nothing else, so a large one may go to the core in
+        pieces. `vigil`: looks whether the client may stay.
         """
-        self._face = face
+        self.watch = watch
+        self._face = watch.start.face
         self._line = line
         self._core = core
         self._engine = engine
         self._limits = limits
         self._house = house or House()
         self._is_audio = is_audio
-        self._observer = observer
-        self._peer = peer
+        self._peer = watch.start.peer
         self._clock = clock if clock is not None else asyncio.get_running_loop().time
         self._takes: dict[int, _Take] = {}
         self._ahead = Ahead(limits.max_ahead_ms * BYTES_PER_MS)
@@ -138,37 +104,56 @@ class Driver:
         self._sleeping_until: float | None = None
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._hangup: Hangup | None = None
-        self._fed_bytes = 0
-        self._bytes_per_ms = BYTES_PER_MS
-        self.tally = Tally()
+        self._arrived_at = self._clock() if opened_at is None else opened_at
+        self._error = ""
+        self._vigil = vigil
+        self._sentence: asyncio.TimerHandle | None = None
+        line.on_sent = watch.flushed
         line.on_stalled = self._give_up
         line.over.add_done_callback(self._on_line_over)
-        self._started = self._clock() if opened_at is None else opened_at
-        self._act(core.opened(self._started))
+        self._act(core.opened(self._arrived_at))
+
+    @property
+    def grant(self) -> Grant | None:
+        """What the client that is connected may do."""
+        return None if self._line.socket is None else self._line.socket.grant
+
+    @property
+    def audio_ms(self) -> float:
+        """Audio given to the recognizer so far."""
+        return self.watch.audio_ms
 
     async def run(self) -> None:
         """Live the conversation from its opening to its close. Never raises but for cancellation."""
-        self._observer.opened(self._face, self._peer)
         tasks = [
             asyncio.create_task(self._guard(part), name=f"{self._face} {part.__name__}")
             for part in (self._listen, self._wake)
         ]
+        if self._vigil is not None:
+            self._vigil.begin(self)
         try:
             await self._over
         finally:
+            if self._vigil is not None:
+                self._vigil.end(self)
+            if self._sentence is not None:
+                self._sentence.cancel()
             for take in self._takes.values():
                 take.pipe.abandon()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if self._hangup is not None:
-                self.tally.close_code = self._hangup.code
-                self.tally.error = self.tally.error or self._hangup.reason
-                await self._line.close(self._hangup.code, self._hangup.reason)
-            else:
-                self._line.end()
-            self.tally.resumes, self.tally.left_out = self._line.resumes, self._line.left_out
-            self._observer.closed(self._face, self._peer, self.tally, self._clock() - self._started)
+            hangup = self._hangup
+            complete = hangup is not None or not self._takes
+            try:
+                if hangup is not None:
+                    self._error = self._error or hangup.reason
+                    await self._line.close(hangup.code, hangup.reason)
+                else:
+                    self._line.end()
+            finally:
+                self.watch.sent_bytes, self.watch.left_out = self._line.sent_bytes, self._line.left_out
+                self.watch.close(self._error, complete=complete, close_code=hangup.code if hangup else None)
 
     async def attend(self, socket: Socket, first: Incoming = None, *, proven: Callable[[], None] | None = None) -> None:
         """Read a connection of the line until it is lost. Returns then; never raises but for cancellation.
@@ -193,6 +178,23 @@ class Driver:
         if self._line.socket is None:
             self._line.end()
 
+    def cut_short(self, error: ASRError) -> None:
+        """See `server.access.vigil.Subject`. Where another credential may go on with it, the conversation waits."""
+        waits = error.code is Code.UNAUTHORIZED and self._line.window_ms > 0
+        socket = self._line.socket
+        self._tell(self._core.cut_short, error)
+        if self._over.done() or socket is None:
+            return
+        loop = asyncio.get_running_loop()
+        if waits:
+            self._sentence = loop.call_later(FLUSH_S, self._part_from, socket, error)
+        else:
+            self._sentence = loop.call_later(GRACE_S, self._tell, self._core.refused, error)
+
+    def _part_from(self, socket: Socket, error: ASRError) -> None:
+        if self._line.socket is socket:
+            self._line.drop(error)
+
     def give_up(self) -> None:
         """The time of a drain is over: what is not recognized by now is told as lost."""
         if not self._over.done():
@@ -213,6 +215,8 @@ class Driver:
                 message = await socket.receive()
             if message is None or self._hangup is not None or self._line.socket is not socket:
                 return
+            self._arrived_at = socket.arrived_at
+            self.watch.received_bytes += size_of(message)
             if proven is not None:
                 proven()
                 proven = None
@@ -272,26 +276,41 @@ class Driver:
             return
         try:
             agreement = await self._agree(take.options)
+            self.watch.agreed(agreement.options.model, agreement.options.language)
             self._tell(core.begun, number, agreement)
-            events = self._engine.stream(take.pipe, agreement.options)
+            traced = replace(agreement.options, traceparent=self.watch.start.trace.header())
+            events = self._engine.stream(take.pipe, traced)
             try:
                 async for event in events:
                     if take.dropped:
                         return
-                    if isinstance(event, Final):
-                        self.tally.finals += 1
-                    self._tell(core.heard, number, event)
+                    self._pass_on(take, event)
             finally:
                 await self._close_stream(events.aclose)
         except ASRError as error:
             if take.dropped:
                 return
-            self.tally.error = error.code.value
-            log.info("take failed", face=self._face, peer=self._peer, code=error.code.value, error=error.message)
+            self._error = error.code.value
+            self.watch.happened("error", code=error.code.value)
+            where = {"stream_id": self.watch.start.stream_id, "face": self._face, "peer": self._peer}
+            log.info("take failed", code=error.code.value, error=error.message, **where)
             self._tell(core.failed, number, error)
             return
         if not take.dropped:
             self._tell(core.finished, number)
+
+    def _pass_on(self, take: _Take, event: Event) -> None:
+        """Tell the core what was heard, and the watch what became of it."""
+        told = take.watch.heard(event)
+        line = self._line
+        before = line.put_number
+        self._tell(self._core.heard, take.number, event)
+        if told is None or line.put_number == before:
+            return
+        if line.is_flushed:
+            self.watch.sent(told)
+        elif line.socket is not None:
+            self.watch.waits(told, line.put_number)
 
     async def _agree(self, options: Options) -> Agreement:
         return self._house.agree(options, await self._engine.models(), self._engine.features)
@@ -354,9 +373,8 @@ class Driver:
                 case Send():
                     self._line.send(command)
                 case Begin(number, options):
-                    self._bytes_per_ms = BYTES_PER_MS * options.channels
-                    self._ahead.widen(self._limits.max_ahead_ms * self._bytes_per_ms)
-                    self._takes[number] = _Take(number, options, self._ahead)
+                    self._ahead.widen(self._limits.max_ahead_ms * BYTES_PER_MS * options.channels)
+                    self._takes[number] = _Take(number, options, self._ahead, self.watch.take(options.channels))
                     self._take_added.set()
                 case Seen(seq):
                     self._line.seen(seq)
@@ -368,14 +386,12 @@ class Driver:
         self._reschedule()
 
     def _act_on_take(self, command: Feed | Cut | Finish | Drop) -> None:
-        if isinstance(command, Feed):
-            self._fed_bytes += len(command.pcm)
-            self.tally.audio_ms = self._fed_bytes // self._bytes_per_ms
         take = self._takes.get(command.take)
         if take is None:  # its engine has ended before its audio
             return
         match command:
             case Feed(_, pcm):
+                take.watch.fed(len(pcm), self._arrived_at)
                 take.pipe.put(pcm)
             case Cut():
                 take.pipe.put(EndUtterance())
@@ -403,12 +419,12 @@ class Driver:
             self._apologize()
 
     def _give_up(self, error: ASRError) -> None:
-        self.tally.error = error.code.value
+        self._error = error.code.value
         self._hangup = self._hangup or Hangup(refusal(error.code).close_code, error.message)
         self._end()
 
     def _apologize(self) -> None:
-        self.tally.error = Code.INTERNAL.value
+        self._error = Code.INTERNAL.value
         error = ASRError(Code.INTERNAL, "The gateway failed while handling this connection. It has been logged.")
         try:
             self._tell(self._core.refused, error)

@@ -191,6 +191,7 @@ class _Base64:
 
 def _unescaped(raw: bytes) -> bytes:
     try:
+        # rule(unguarded-json): one text in quotes, which cannot be nested
         text: str = json.loads(b'"' + raw + b'"', strict=False)
     except ValueError as error:
         raise _no_base64("an escape is broken") from error

@@ -16,7 +16,7 @@ from asr.errors import Action, ASRError, Code
 from server.conversation import Lasting, Send
 from server.outbox import Outbox
 from server.refusals import GOING_AWAY, NORMAL, refusal
-from server.sockets import Socket, SocketClosed
+from server.sockets import Socket, SocketClosed, size_of
 
 STALL_MS = 30_000
 
@@ -34,6 +34,8 @@ class Line:
         over: done when no client will ever read any more.
         on_stalled: called with `slow_reader` when the client is to be let go and its conversation cannot outlive that.
         on_lost: called with the window, in ms, each time the connection is lost and the conversation goes on.
+        on_sent: called with the number of each message (see `put_number`) that was given to the connection.
+        sent_bytes: of all messages that were.
         resumes: how often a connection took over from another.
         expired: whether the line is over because its window was.
     """
@@ -52,6 +54,8 @@ class Line:
         self.over: asyncio.Future[None] = self._loop.create_future()
         self.on_stalled: Callable[[ASRError], None] = lambda error: None
         self.on_lost: Callable[[int], None] = lambda window_ms: None
+        self.on_sent: Callable[[int], None] = lambda number: None
+        self.sent_bytes = 0
         self.resumes = 0
         self.expired = False
 
@@ -64,6 +68,16 @@ class Line:
     def left_out(self) -> int:
         """Partials and acks that the client was too slow for."""
         return self._outbox.left_out
+
+    @property
+    def put_number(self) -> int:
+        """The number of the message that came last; numbers grow by one."""
+        return self._outbox.put_number
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether the message that came last was given to the connection."""
+        return self._outbox.taken_number == self._outbox.put_number and self.socket is not None
 
     # Messages -------------------------------------------------------------------------------------
 
@@ -165,6 +179,7 @@ class Line:
         if greeting:
             try:
                 self._full = not socket.send_now(greeting)
+                self.sent_bytes += size_of(greeting)
             except SocketClosed:  # as in `_send_some`
                 self._full = True
                 return
@@ -183,6 +198,8 @@ class Line:
         try:
             while not self._full and (text := outbox.take(keep=keep)) is not None:
                 self._full = not socket.send_now(text)
+                self.sent_bytes += size_of(text)
+                self.on_sent(outbox.taken_number)
         except SocketClosed:  # whoever reads the connection notices it too, and says that it is lost
             self._full = True
             return False

@@ -52,6 +52,8 @@ class Outbox:
 
     Attributes:
         left_out: lossy messages that were never sent, because a newer one came before their turn.
+        put_number: of the message that was put last; 0 before the first.
+        taken_number: of the newest message that was taken, among those that were put.
     """
 
     def __init__(
@@ -71,7 +73,8 @@ class Outbox:
         self._max_kept_chars = max_kept_chars
         self._waiting: dict[int, Send] = {}
         self._waiting_chars = 0
-        self._put = 0
+        self.put_number = 0
+        self.taken_number = 0
         self._lossy: dict[str, int] = {}
         self._kept: deque[str] = deque()  # the last one has the number `_given`
         self._kept_chars = 0
@@ -107,11 +110,11 @@ class Outbox:
             if stale is not None:
                 self._waiting_chars -= len(self._waiting.pop(stale).text)
                 self.left_out += 1
-        self._put += 1
-        self._waiting[self._put] = send
+        self.put_number += 1
+        self._waiting[self.put_number] = send
         self._waiting_chars += len(send.text)
         if send.lossy and send.topic:
-            self._lossy[send.topic] = self._put
+            self._lossy[send.topic] = self.put_number
 
     def take(self, *, keep: bool) -> str | None:
         """The next text to send, or None. `keep` it, in case the client has to be given it again."""
@@ -121,6 +124,7 @@ class Outbox:
             return None
         key = next(iter(self._waiting))
         send = self._waiting.pop(key)
+        self.taken_number = key
         self._waiting_chars -= len(send.text)
         if self._lossy.get(send.topic) == key:
             del self._lossy[send.topic]

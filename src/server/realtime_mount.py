@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from asr.engine import Engine, Model
-from asr.errors import ASRError
+from asr.errors import ASRError, Code
 from server.conversation import Conversation
 from server.faces.realtime import nim_events
 from server.faces.realtime.audio import MAX_MESSAGE_BYTES
@@ -26,6 +26,7 @@ from server.sockets import Socket, SocketClosed
 from server.websocket import Route, WebSocket
 
 PATH = "/v1/realtime"
+FACE = "realtime"
 MODELS_TIMEOUT_S = 2.0
 """How long a client waits, at its opening, for the names of the models; without them its model is checked later."""
 
@@ -43,6 +44,7 @@ class RealtimeMount:
         settings: of the server.
         engine: who recognizes.
         converse: holds a conversation until its end: the face's name, the connection and the core.
+        on_refused: told of the face and the reason, when somebody is not let in.
     """
 
     def __init__(
@@ -50,7 +52,10 @@ class RealtimeMount:
         settings: ServerSettings,
         engine: Engine,
         converse: Callable[[str, Socket, Conversation], Awaitable[None]],
+        *,
+        on_refused: Callable[[str, Code], None],
     ) -> None:
+        self._on_refused = on_refused
         self._engine = engine
         self._converse = converse
         self._setup = RealtimeSetup(
@@ -71,6 +76,7 @@ class RealtimeMount:
         )
         self.route = Route(
             self._serve,
+            FACE,
             (SUBPROTOCOL,),
             MAX_MESSAGE_BYTES,
             refusal_text=nim_events.refusal_text,
@@ -102,6 +108,7 @@ class RealtimeMount:
                 raise shown.refusal
             given = self.minting.admit(shown)
         except ASRError as error:
+            self._on_refused(FACE, error.code)
             with suppress(SocketClosed):
                 websocket.send_now(nim_events.refusal_text(error))
             await websocket.close(POLICY_VIOLATION, error.code.value)
@@ -110,7 +117,7 @@ class RealtimeMount:
         if max_session_ms is not None:
             setup = replace(setup, max_session_ms=min(setup.max_session_ms, max_session_ms))
         socket = PiecewiseSocket(websocket)
-        await self._converse(f"realtime {shown.dialect}", socket, core_for(shown, setup, given))
+        await self._converse(f"{FACE} {shown.dialect}", socket, core_for(shown, setup, given))
 
     async def _models(self) -> tuple[Model, ...]:
         with suppress(ASRError, TimeoutError):

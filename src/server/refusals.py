@@ -16,6 +16,9 @@ NORMAL = 1000
 GOING_AWAY = 1001
 TOO_BIG = 1009
 
+REALM = "riva-gateway"
+"""Of the `WWW-Authenticate` header."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

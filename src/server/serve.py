@@ -8,7 +8,6 @@ import gc
 import random
 import signal
 import socket
-import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,19 +16,36 @@ import grpc.aio
 import structlog
 
 import asr
-from asr.build import build_engine
 from asr.engine import Engine
 from asr.errors import ASRError, Code
+from server.access.build import build_access
+from server.access.grpc import GrpcAccess
+from server.access.origins import is_loopback
+from server.access.porter import Porter
+from server.access.rules import GRPC
 from server.admission import Admission
-from server.build import Conversations, build_desk, http_routers, page_folder, readiness
+from server.build import (
+    Conversations,
+    build_desk,
+    build_porter,
+    http_routers,
+    page_folder,
+    readiness,
+    status_sources,
+)
 from server.calls import Desk
-from server.certificates import localhost_certificate, server_ssl_context
+from server.faces import rollout_admin, status_page
 from server.faces.http import build_http
 from server.faces.riva_grpc import RivaFace, RivaFaceLimits, add_riva_face
 from server.jobs.service import Jobs
 from server.listener import Listener
 from server.readiness import ReadinessWatch
+from server.rollout.build import build_rollout
 from server.settings import ServerSettings, parse_aliases
+from server.telemetry.build import build_telemetry
+from server.telemetry.hub import Telemetry
+from server.telemetry.readings import Sources
+from server.tls.keeper import Certificates, build_certificates
 
 log = structlog.get_logger("server")
 
@@ -68,7 +84,7 @@ class Addresses:
     @property
     def url(self) -> str:
         """What to open in a browser."""
-        host = "localhost" if self.host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::") else self.host  # noqa: S104
+        host = "localhost" if self.host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "::") else self.host  # noqa: S104 - compared, not bound
         return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
 
@@ -90,8 +106,10 @@ async def serve(
     Raises:
         ASRError: `bad_request`, when a port or certificate cannot be used. Nothing is left open.
     """
+    _check_said(settings)
     stop = stop if stop is not None else asyncio.Event()
-    engine = engine if engine is not None else build_engine(settings)
+    rollout = build_rollout(settings, engine)
+    engine = rollout.engine
     admission = Admission(
         settings.max_streams,
         random=random.random,
@@ -100,29 +118,68 @@ async def serve(
         max_streams_per_key=settings.max_streams_per_key,
         engine_refusal=engine.refusal,
     )
-    conversations = Conversations(settings, engine)
-    tls = _tls_context(settings)
-    desk = build_desk(settings, engine, admission)
-    jobs = Jobs(settings, engine, admission, desk.spool) if settings.jobs else None
+    certificates = build_certificates(settings)
+    monitoring = build_telemetry(settings)
+    telemetry = monitoring.hub
+    rollout.engine.report_to(telemetry.tallies)
+    telemetry.tallies.certificate_expiry = certificates.ends
+    conversations = Conversations(settings, engine, telemetry)
+    access = build_access(settings, more=(conversations.minting,))
+    porter = build_porter(settings, access, telemetry.tallies)
+    desk = build_desk(settings, engine, admission, porter, telemetry)
+    jobs: Jobs | None = None
+    if settings.jobs:
+        jobs = Jobs(settings, engine, admission, desk.spool, telemetry=telemetry, heard=access.quotas.charge)
     watch = ReadinessWatch(readiness(desk))
-    routers = http_routers(settings, desk, watch, conversations.minting, jobs)
-    door = conversations.door(admission)
-    app = build_http(engine, admission, routers, sockets=door.routes, version=asr.__version__, page=page_folder())
-    listener = Listener(app, door, tls=tls)
+    routers = [
+        *http_routers(settings, desk, watch, conversations.minting, access, jobs),
+        *monitoring.routers,
+        rollout_admin.router(rollout),
+        status_page.router(
+            status_sources(
+                engine, admission, watch, monitoring.status, rollout, jobs.counts if jobs is not None else None
+            ),
+            page_folder(),
+        ),
+    ]
+    door = conversations.door(admission, porter)
+    app = build_http(
+        engine,
+        admission,
+        routers,
+        sockets=door.routes,
+        porter=porter,
+        only_tls=settings.tls_cert is not None and settings.tls and not is_loopback(settings.host),
+        version=asr.__version__,
+        page=page_folder(),
+    )
+    listener = Listener(app, door, tls=certificates.https)
     grpc_side: _GrpcSide | None = None
     warm_up: asyncio.Task[object] | None = None
+    sources = Sources(
+        asr.__version__,
+        engine,
+        admission,
+        sessions_waiting=lambda: conversations.waiting,
+        jobs=jobs.counts if jobs is not None else None,
+        spool_bytes=lambda: desk.spool.used_bytes,
+    )
     try:
+        monitoring.start(sources)
+        await access.start()
+        await rollout.start()
         try:
             port = await listener.start(settings.host, settings.port)
         except OSError as error:
             raise _cannot_listen("PORT", settings.host, settings.port, error) from error
         if settings.grpc_port is not None:
-            grpc_side = await _start_grpc(settings, engine, admission)
+            grpc_side = await _start_grpc(settings, engine, admission, certificates, porter, telemetry)
         grpc_port = None if grpc_side is None else grpc_side.port
         if jobs is not None:
             await jobs.start()
+        certificates.start()
         with _Signals(stop):
-            announce(Addresses(settings.host, port, grpc_port, tls is not None, engine.name))
+            announce(Addresses(settings.host, port, grpc_port, settings.tls, engine.name))
             warm_up = asyncio.create_task(engine.ready())
             gc.freeze()
             await stop.wait()
@@ -131,15 +188,30 @@ async def serve(
         if warm_up is not None:
             warm_up.cancel()
         await listener.close(0)
+        await certificates.aclose()
+        await access.aclose()
         await watch.aclose()
         await conversations.aclose()
         if grpc_side is not None:
             await grpc_side.server.stop(0)
         if jobs is not None:
             await jobs.aclose()
+        await rollout.aclose()
         await _close(engine)
+        await monitoring.aclose()
         gc.unfreeze()
     log.info("stopped")
+
+
+def _check_said(settings: ServerSettings) -> None:
+    """Raises `bad_request` where others could come in unasked, and nobody has said that they may."""
+    if settings.auth is not None or settings.auth_is_on or settings.asks_certificates or is_loopback(settings.host):
+        return
+    text = (
+        f"Other machines could reach the gateway on {settings.host}, and there is no key to ask them for. Make one "
+        "(riva-gateway key create NAME), or say that everybody may come in (--auth off, AUTH=off)."
+    )
+    raise ASRError(Code.BAD_REQUEST, text, param="AUTH")
 
 
 async def _drain(
@@ -193,14 +265,6 @@ async def _close(engine: Engine) -> None:
         log.error("engine did not close", engine=engine.name)
 
 
-def _tls_context(settings: ServerSettings) -> ssl.SSLContext | None:
-    if not settings.tls:
-        return None
-    if settings.tls_cert is not None and settings.tls_key is not None:
-        return server_ssl_context(settings.tls_cert, settings.tls_key)
-    return server_ssl_context(*localhost_certificate(settings.state_dir))
-
-
 @dataclass(frozen=True, slots=True)
 class _GrpcSide:
     server: grpc.aio.Server
@@ -208,10 +272,21 @@ class _GrpcSide:
     port: int
 
 
-async def _start_grpc(settings: ServerSettings, engine: Engine, admission: Admission) -> _GrpcSide:
+async def _start_grpc(
+    settings: ServerSettings,
+    engine: Engine,
+    admission: Admission,
+    certificates: Certificates,
+    porter: Porter,
+    telemetry: Telemetry,
+) -> _GrpcSide:
     # Calls that are refused or only ask for health are calls too.
     most = settings.max_streams + settings.max_connections
-    server = grpc.aio.server(options=GRPC_OPTIONS, maximum_concurrent_rpcs=most)
+    server = grpc.aio.server(
+        interceptors=[GrpcAccess(porter, GRPC, most_calls=most - settings.max_connections // 2)],
+        options=GRPC_OPTIONS,
+        maximum_concurrent_rpcs=most,
+    )
     face = add_riva_face(
         server,
         engine,
@@ -220,10 +295,16 @@ async def _start_grpc(settings: ServerSettings, engine: Engine, admission: Admis
         aliases=parse_aliases(settings.model_aliases),
         refuse_unsupported=settings.on_unsupported == "refuse",
         limits=RivaFaceLimits(max_audio_ms=settings.max_audio_ms),
+        porter=porter,
+        telemetry=telemetry,
     )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"{host}:{settings.grpc_port}"
     try:
-        port = server.add_insecure_port(f"{host}:{settings.grpc_port}")
+        if settings.grpc_secure:
+            port = server.add_secure_port(address, certificates.grpc_credentials())
+        else:
+            port = server.add_insecure_port(address)
     except RuntimeError as error:
         raise _cannot_listen("GRPC_PORT", settings.host, settings.grpc_port or 0, error) from error
     await server.start()

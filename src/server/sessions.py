@@ -11,10 +11,11 @@ import asyncio
 import hmac
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from asr.errors import Action, ASRError, Code
-from server.drive import Driver, Observer
+from server.access.grants import payer_of
+from server.drive import Driver
 from server.faces.native import NativeConversation
 from server.faces.native_messages import Resume, read_resume, unheard
 from server.faces.native_setup import NativeSetup
@@ -26,15 +27,15 @@ MAX_FINISHED = 200
 MAX_EXPIRED = 10_000
 """Sessions that are remembered only to say that they have expired."""
 MAX_DETACHED = 100
-"""Sessions of one principal that go on while nobody is connected; each holds a place."""
+"""Sessions of one caller that go on while nobody is connected; each holds a place."""
 MAX_RETURNING = 4
 """Connections that hold no place because they name one session, and have not shown yet that it is theirs."""
 
 ADDRESS = "address "
 """How a principal begins that has no credential (`server.principal`)."""
 
-OpenDriver = Callable[[str, NativeConversation, Line, str, float], Driver]
-"""Starts a conversation: its session's name, its core, its line, the client's address, when it connected."""
+OpenDriver = Callable[[str, NativeConversation, Line, Socket, float], Driver]
+"""Starts a conversation: its session's name, its core, its line, the client's connection, when that was made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class _Keys:
     """Who may come back: the principal that opened the session, with any of these tokens."""
 
     principal: str
-    tokens: tuple[str, ...]
+    tokens: tuple[str, ...] = field(repr=False)
 
     def fit(self, principal: str, token: str) -> bool:
         # Every token is compared, and in constant time: how long it takes says nothing.
@@ -79,16 +80,13 @@ class Session:
         returning: connections that name it and have not resumed it yet.
     """
 
-    def __init__(
-        self, session_id: str, core: NativeConversation, line: Line, driver: Driver, keys: _Keys, observer: Observer
-    ) -> None:
+    def __init__(self, session_id: str, core: NativeConversation, line: Line, driver: Driver, keys: _Keys) -> None:
         self.id = session_id
         self.line = line
         self.driver = driver
         self.keys = keys
         self.returning = 0
         self._core = core
-        self._observer = observer
 
     async def attend(self, socket: Socket, first: Incoming) -> None:
         """Read the first connection until it is lost."""
@@ -101,7 +99,7 @@ class Session:
         # Those before it are spent: who shows this one has received it.
         self.keys = _Keys(self.keys.principal, (shown, token))
         missed = self.line.resume(socket, last_seq, self._core.resumed(last_seq, token))
-        self._observer.resumed(self.id, socket.peer, missed)
+        self.driver.watch.resumed(socket.peer, missed)
         await self.driver.attend(socket, proven=lambda: self._prove(token))
 
     def _prove(self, token: str) -> None:
@@ -114,7 +112,6 @@ class Sessions:
     Args:
         setup: what all sessions have in common.
         open_driver: starts a conversation.
-        observer: told of sessions that lose their client and get it back.
         new_id, new_token: names and resume tokens nobody can guess.
         open_line: what a session sends its messages through.
         max_finished, max_expired, max_detached: see `MAX_FINISHED`, `MAX_EXPIRED`, `MAX_DETACHED`.
@@ -126,7 +123,6 @@ class Sessions:
         setup: NativeSetup,
         open_driver: OpenDriver,
         *,
-        observer: Observer,
         new_id: Callable[[], str],
         new_token: Callable[[], str],
         open_line: Callable[[NativeConversation], Line] = Line,
@@ -137,7 +133,6 @@ class Sessions:
     ) -> None:
         self._setup = setup
         self._open_driver = open_driver
-        self._observer = observer
         self._new_id = new_id
         self._new_token = new_token
         self._open_line = open_line
@@ -148,7 +143,7 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._finished: dict[str, Session] = {}
         self._expired: dict[str, _Keys] = {}
-        self._detached: dict[str, dict[str, Session]] = {}  # by principal; those that wait longest come first
+        self._detached: dict[str, dict[str, Session]] = {}  # by caller; those that wait longest come first
         self._tasks: set[asyncio.Task[None]] = set()
         self._newcomers: set[asyncio.Timeout] = set()
         self._drain_ms: int | None = None
@@ -156,6 +151,11 @@ class Sessions:
     def __len__(self) -> int:
         """How many sessions there are, those that wait for their client included."""
         return len(self._sessions)
+
+    @property
+    def waiting(self) -> int:
+        """How many of them wait for their client."""
+        return sum(map(len, self._detached.values()))
 
     def exempt(self, query: Mapping[str, str], principal: str) -> Place | None:
         """What a connection holds instead of a place that names a session which lives, and comes from its principal.
@@ -252,12 +252,12 @@ class Sessions:
         session_id, token = self._new_id(), self._new_token()
         core = NativeConversation(self._setup, session_id, token)
         line = self._open_line(core)
-        driver = self._open_driver(session_id, core, line, socket.peer, connected_at)
+        driver = self._open_driver(session_id, core, line, socket, connected_at)
         keys = _Keys(socket.principal, (token,))
-        session = Session(session_id, core, line, driver, keys, self._observer)
+        session = Session(session_id, core, line, driver, keys)
 
         def lost(window_ms: int) -> None:
-            self._observer.lost(session_id, socket.peer, window_ms)
+            driver.watch.lost(window_ms)
             self._detach(session)
 
         line.on_lost = lost
@@ -305,7 +305,7 @@ class Sessions:
         """A session goes on without its client. One caller's must not hold every place that there is."""
         if session.id in self._finished:
             return
-        waiting = self._detached.setdefault(session.keys.principal, {})
+        waiting = self._detached.setdefault(payer_of(session.keys.principal), {})
         waiting[session.id] = session
         if len(waiting) > self._max_detached and self._crowded():
             longest = next(iter(waiting.values()))
@@ -314,10 +314,11 @@ class Sessions:
 
     def _not_detached(self, session: Session) -> None:
         """A session does not wait for its client, or not any more."""
-        waiting = self._detached.get(session.keys.principal, {})
+        payer = payer_of(session.keys.principal)
+        waiting = self._detached.get(payer, {})
         waiting.pop(session.id, None)
         if not waiting:
-            self._detached.pop(session.keys.principal, None)
+            self._detached.pop(payer, None)
 
     def _find(self, request: Resume, principal: str) -> Session:
         session = self._sessions.get(request.session_id)

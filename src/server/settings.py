@@ -7,21 +7,35 @@ gateway must not come to listen somewhere else because of that. `PORT` is what h
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from asr.settings import EngineSettings, Port
+from server.access.jwt_settings import check_keys_address, parse_algorithms
+from server.access.origins import parse_origins
+from server.access.own_tokens import read_secrets
 
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e]*")
 Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
 
 
 class ServerSettings(EngineSettings):
     """Where the gateway listens, how it shows itself, and what it tolerates."""
+
+    foreign_keys: ClassVar[frozenset[str]] = EngineSettings.foreign_keys | {
+        # OpenTelemetry's own, for other signals and other programs, that look like ours misspelt
+        *(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT" for signal in ("TRACES", "METRICS", "LOGS", "PROFILES")),
+        *(f"OTEL_EXPORTER_OTLP_{signal}_HEADERS" for signal in ("TRACES", "METRICS", "LOGS", "PROFILES")),
+        *("OTEL_EXPORTER_ZIPKIN_ENDPOINT", "OTEL_EXPORTER_JAEGER_ENDPOINT", "OTEL_TRACES_SAMPLER"),
+    }
 
     host: str = Field(default="127.0.0.1", validation_alias="listen_host")
     port: Port = 8443
@@ -34,7 +48,7 @@ class ServerSettings(EngineSettings):
     tls_client_ca: Path | None = None
     """Set: clients must show a certificate that one of these has signed."""
     grpc_tls: bool | None = None
-    """Unset: where `tls_cert` is set."""
+    """Unset: see `grpc_secure`."""
     state_dir: Path = Field(default_factory=lambda: default_state_dir(os.environ))
 
     stereo: Literal["mix", "refuse", "split"] = "mix"
@@ -57,7 +71,9 @@ class ServerSettings(EngineSettings):
     jwt_issuer: str = ""
     jwt_audience: str = ""
     jwt_algorithms: str = "RS256,ES256,EdDSA"
-    jwt_scope_claim: str = "scope"
+    jwt_scope_claim: Annotated[str, Field(min_length=1, max_length=200)] = "scope"
+    jwt_ca_cert: Path | None = None
+    """Trusted beside the usual authorities where the JWKS is fetched."""
     token_secret: SecretStr | None = None
     """Unset: made on the first run and kept in `state_dir`."""
     token_ttl_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 300_000
@@ -128,6 +144,8 @@ class ServerSettings(EngineSettings):
 
     # What the commands do where no flag says otherwise.
     asr_server: str = ""
+    asr_api_key: SecretStr | None = None
+    """A key or token for the gateway that `asr_server` or a flag names."""
     asr_ca_cert: Path | None = None
     asr_insecure: bool = False
     asr_language: str = ""
@@ -165,7 +183,54 @@ class ServerSettings(EngineSettings):
             raise ValueError("this is not an address. Give a host name or address; the port belongs into PORT.")
         return value.strip("[]")
 
-    @field_validator("asr_ca_cert")
+    @field_validator("otel_exporter_otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str) -> str:
+        address = value.strip()
+        if address:
+            check_collector(address)
+        return address
+
+    @field_validator("otel_exporter_otlp_headers")
+    @classmethod
+    def _headers(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_headers(value.get_secret_value())
+        return value
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        parse_origins(value)
+        return value
+
+    @field_validator("jwt_keys")
+    @classmethod
+    def _keys_address(cls, value: str) -> str:
+        check_keys_address(value)
+        return value
+
+    @field_validator("jwt_algorithms")
+    @classmethod
+    def _algorithms(cls, value: str) -> str:
+        parse_algorithms(value)
+        return value
+
+    @field_validator("token_secret")
+    @classmethod
+    def _token_secrets(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            read_secrets(value.get_secret_value())
+        return value
+
+    @field_validator("asr_api_key")
+    @classmethod
+    def _sendable_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+            raise ValueError("the key holds a blank or a character outside ASCII. Copy it again, without line ends.")
+        return value
+
+    @field_validator("asr_ca_cert", "jwt_ca_cert")
     @classmethod
     def _certificate(cls, value: Path | None) -> Path | None:
         if value is not None and not value.expanduser().is_file():
@@ -204,18 +269,81 @@ class ServerSettings(EngineSettings):
         return self.api_keys_file is not None or bool(self.jwt_keys) or self.token_secret is not None
 
     @property
+    def auth_is_on(self) -> bool:
+        """Whether clients must show a credential: it is said, or there is something to check one with."""
+        return self.auth_wanted or (self.auth is None and self.keys_file.is_file())
+
+    @property
+    def asks_certificates(self) -> bool:
+        """Whether nobody comes in on any port without a certificate of theirs."""
+        return self.tls and self.tls_client_ca is not None and (self.grpc_port is None or self.grpc_secure)
+
+    @property
+    def grpc_secure(self) -> bool:
+        """Whether the gRPC port speaks TLS. Unset: with a certificate of one's own, or where clients show theirs."""
+        if self.grpc_tls is not None:
+            return self.grpc_tls
+        return self.tls and (self.tls_cert is not None or self.tls_client_ca is not None)
+
+    @property
     def spool_folder(self) -> Path:
         """Where uploads wait."""
         return self.spool_dir if self.spool_dir is not None else self.state_dir / "spool"
 
     @model_validator(mode="after")
-    def _certificate_with_key(self) -> ServerSettings:
+    def _fits(self) -> ServerSettings:
+        if self.jwt_keys and not (self.jwt_issuer and self.jwt_audience):
+            missing = "JWT_AUDIENCE" if self.jwt_issuer else "JWT_ISSUER"
+            raise ValueError(f"{missing}: without it JWT_KEYS would take tokens that are meant for others. Set it.")
         if (self.tls_cert is None) != (self.tls_key is None):
             missing = "TLS_KEY" if self.tls_key is None else "TLS_CERT"
             raise ValueError(f"{missing}: a certificate and its key go together. Set this one too.")
+        if self.grpc_tls and not self.tls and self.tls_cert is None:
+            raise ValueError(
+                "GRPC_TLS: with TLS=off there is no self-made certificate. Set TLS_CERT and TLS_KEY, or leave this out."
+            )
         if self.port and self.port == self.grpc_port:
             raise ValueError(f"GRPC_PORT: {self.port} is PORT already. Give the gRPC face a port of its own.")
         return self
+
+
+def check_collector(address: str) -> None:
+    """Nothing, where spans can be sent to that address.
+
+    Raises:
+        ValueError: it is not the base address of an OTLP collector over HTTP.
+    """
+    fix = "Give the base address of an OTLP/HTTP collector, as in http://localhost:4318."
+    try:
+        parts = urlsplit(address)
+        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise ValueError(f"this is not an address. {fix}") from None
+    if not is_whole or any(not sign.isprintable() or sign == " " for sign in address):
+        raise ValueError(f"this is not an http or https address. {fix}")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a user or password does not belong into it. Put credentials into OTEL_EXPORTER_OTLP_HEADERS.")
+    if parts.query or parts.fragment:
+        raise ValueError(f"it has a query or a fragment. {fix}")
+
+
+def parse_headers(text: str) -> dict[str, str]:
+    """HTTP headers as OpenTelemetry writes them: `key=value,key=value`, with %20 and the like in the values.
+
+    Raises:
+        ValueError: a part is not `key=value`. No part is repeated: it may be a secret.
+
+    >>> parse_headers("x-team=speech, authorization=Basic%20c2k=")
+    {'x-team': 'speech', 'authorization': 'Basic c2k='}
+    """
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, sign, value = part.partition("=")
+        name, value = name.strip().lower(), unquote(value.strip())
+        if not sign or not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise ValueError("a part of it is not key=value. Write key=value,key=value, with %2C for a comma.")
+        found[name] = value
+    return found
 
 
 def parse_aliases(text: str) -> dict[str, str]:

@@ -11,6 +11,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Protocol
 
+from server.access.grants import Grant
+
 
 class SocketClosed(Exception):
     """The connection is gone; nothing can be sent any more."""
@@ -25,6 +27,13 @@ class Oversized:
 
 Incoming = str | bytes | Oversized | None
 """A message, an oversized one, or None when the client has gone."""
+
+
+def size_of(message: Incoming) -> int:
+    """Bytes of a message on the wire, without its frame."""
+    if isinstance(message, str):
+        return len(message) if message.isascii() else len(message.encode(errors="replace"))
+    return len(message) if isinstance(message, bytes) else 0
 
 
 class Place(Protocol):
@@ -49,8 +58,23 @@ class Socket(Protocol):
         ...
 
     @property
+    def trace(self) -> tuple[str, str]:
+        """The client's `traceparent` and `tracestate`, or "" for each."""
+        ...
+
+    @property
+    def grant(self) -> Grant | None:
+        """What the client may do, where somebody asked."""
+        ...
+
+    @property
     def last_heard(self) -> float:
         """When the client last gave a sign of life (pongs too), on the loop's clock, in seconds."""
+        ...
+
+    @property
+    def arrived_at(self) -> float:
+        """When the message came that `receive` gave last, on the loop's clock, in seconds."""
         ...
 
     @property
@@ -104,9 +128,24 @@ class SocketAround:
         return self._inner.principal
 
     @property
+    def grant(self) -> Grant | None:
+        """See `Socket`."""
+        return self._inner.grant
+
+    @property
+    def trace(self) -> tuple[str, str]:
+        """See `Socket`."""
+        return self._inner.trace
+
+    @property
     def last_heard(self) -> float:
         """See `Socket`."""
         return self._inner.last_heard
+
+    @property
+    def arrived_at(self) -> float:
+        """See `Socket`."""
+        return self._inner.arrived_at
 
     @property
     def close_received(self) -> int | None:
@@ -136,14 +175,15 @@ class MemorySocket:
     Attributes:
         sent: every text sent, in order.
         closed: the close code and reason, or None.
-        principal: who the client is.
+        principal, grant: see `Socket`.
+        trace, arrived_at: see `Socket`.
         answers_close: whether the client answers a close frame; one that does not is cut off.
         close_received: see `Socket.close_received`.
     """
 
     def __init__(self, peer: str = "memory", *, principal: str = "memory") -> None:
         self._peer = peer
-        self._inbox: deque[Incoming] = deque()
+        self._inbox: deque[tuple[float, Incoming]] = deque()
         self._arrived = asyncio.Event()
         self._gone = False
         self._lost = asyncio.Event()
@@ -151,6 +191,9 @@ class MemorySocket:
         self._room.set()
         self._changed = asyncio.Event()
         self.principal = principal
+        self.grant: Grant | None = None
+        self.trace = ("", "")
+        self.arrived_at = 0.0
         self.sent: list[str] = []
         self.closed: tuple[int, str] | None = None
         self.answers_close = True
@@ -180,7 +223,7 @@ class MemorySocket:
 
     def put(self, message: str | bytes | Oversized) -> None:
         """The client sends a message."""
-        self._inbox.append(message)
+        self._inbox.append((asyncio.get_running_loop().time(), message))
         self._arrived.set()
 
     def hang_up(self, code: int | None = None) -> None:
@@ -198,7 +241,8 @@ class MemorySocket:
                 return None
             self._arrived.clear()
             await self._arrived.wait()
-        return self._inbox.popleft()
+        self.arrived_at, message = self._inbox.popleft()
+        return message
 
     async def gone(self) -> None:
         """See `Socket.gone`."""

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
+import orjson
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
@@ -22,6 +23,7 @@ from server.spool import Spool, SpoolFile
 
 T = TypeVar("T")
 
+SMALL_BODY_TIMEOUT_S = 10.0
 OVERHEAD_BYTES = 64 * 1024
 """What a form's own lines may add to the bytes of its file."""
 WRITE_BYTES = 256 * 1024
@@ -128,6 +130,32 @@ async def read_json(
     except BaseException:
         await asyncio.shield(_off_loop(target.discard))
         raise
+
+
+async def read_small_json(request: Request, *, max_bytes: int) -> dict[str, Any]:
+    """A JSON object that is settings and no recording; an empty one for an empty body.
+
+    Raises:
+        ASRError: `bad_request`, `too_large`, `idle_timeout` where it does not come.
+    """
+    pieces, size = list[bytes](), 0
+    try:
+        async with asyncio.timeout(SMALL_BODY_TIMEOUT_S):
+            async for piece in request.stream():
+                size += len(piece)
+                if size > max_bytes:
+                    raise ASRError(Code.TOO_LARGE, f"The body of this request is {max_bytes // 1024} KiB at most.")
+                pieces.append(piece)
+    except TimeoutError:
+        raise ASRError(Code.IDLE_TIMEOUT, "The body of the request did not come.") from None
+    data = b"".join(pieces).strip()
+    try:
+        body = orjson.loads(data) if data else {}
+    except orjson.JSONDecodeError:
+        raise ASRError(Code.BAD_REQUEST, "The body is not JSON.") from None
+    if not isinstance(body, dict):
+        raise ASRError(Code.BAD_REQUEST, "The body must be a JSON object.")
+    return body
 
 
 async def _bounded(

@@ -30,9 +30,12 @@ from websockets.typing import Subprotocol
 
 from asr import wire
 from asr.errors import ASRError, Code
+from server.access.grants import Grant
+from server.access.porter import Porter, open_porter
+from server.access.rules import SOCKETS, Rule
 from server.admission import FULL_RETRY_MS, Admission
 from server.principal import principal_of
-from server.refusals import refusal
+from server.refusals import REALM, refusal
 from server.sockets import Incoming, Oversized, Place, SocketClosed
 
 log = structlog.get_logger("server.websocket")
@@ -44,6 +47,8 @@ WRITE_BUFFER_BYTES = 32 * 1024
 KERNEL_BUFFER_BYTES = 32 * 1024
 """The kernel takes twice that. Left alone it would take megabytes: far more than a session keeps of what its client
 has not read, so that one which loses a client that reads slowly could not be resumed."""
+WORDS_SHARE = 10
+"""Of the connections, one in so many may be a page that is being refused; further ones get the HTTP status alone."""
 INBOX_BYTES = 256 * 1024
 INBOX_MESSAGES = 256
 
@@ -63,6 +68,10 @@ def query_of(request: Request) -> dict[str, str]:
     return {name: values[-1] for name, values in parse_qs(request.path.partition("?")[2]).items()}
 
 
+def _unheard(face: str, code: Code) -> None:
+    pass
+
+
 def _nobody(query: Mapping[str, str], principal: str) -> Place | None:
     return None
 
@@ -73,6 +82,7 @@ class Route:
 
     Attributes:
         handler: runs a connection from its opening to its close.
+        face: which it is, for those who count refusals.
         subprotocols: those it speaks; a client that offers none is served as well.
         max_message_bytes: larger messages are refused with close code 1009.
         exempt: what a client holds instead of a place, when its query and principal say that it returns to one; else
@@ -83,6 +93,7 @@ class Route:
     """
 
     handler: Callable[[WebSocket], Awaitable[None]]
+    face: str
     subprotocols: tuple[str, ...] = ()
     max_message_bytes: int = 1024 * 1024
     exempt: Callable[[Mapping[str, str], str], Place | None] = _nobody
@@ -96,6 +107,7 @@ class WebSocketDoor:
 
     Attributes:
         connections: open connections; what a drain has to wait for.
+        refusing: those among them that are only told why they are refused.
     """
 
     def __init__(
@@ -105,6 +117,9 @@ class WebSocketDoor:
         admission: Admission,
         max_connections: int,
         idle_ms: int,
+        porter: Porter | None = None,
+        rules: Mapping[str, Rule] = SOCKETS,
+        on_refused: Callable[[str, Code], None] = _unheard,
     ) -> None:
         """Open the door.
 
@@ -113,21 +128,51 @@ class WebSocketDoor:
             admission: gives each connection its place, but for those that return to one.
             max_connections: sockets at a time, whatever they are for; more are refused.
             idle_ms: a client silent for so long is let go; it is asked for a sign of life often enough before.
+            porter: lets in; by default one that asks nobody for a credential.
+            rules: what each of the paths asks for.
+            on_refused: told of the face and the reason, whenever somebody is not let in.
         """
+        self.on_refused = on_refused
         self.routes = routes
+        self.porter = porter if porter is not None else open_porter()
+        self._rules = rules
         self.admission = admission
         self.max_connections = max_connections
         self.ping_interval_s = min(MAX_PING_INTERVAL_S, idle_ms / 3000)
         self.connections: set[WebSocket] = set()
+        self.refusing: set[WebSocket] = set()
         self.closing = False
+
+    @property
+    def has_room_for_words(self) -> bool:
+        """Whether a page may still be told why it is refused: who shows no credential must not fill the gateway."""
+        is_full = len(self.connections) >= self.max_connections
+        return not self.closing and not is_full and len(self.refusing) <= self.max_connections // WORDS_SHARE
 
     def route(self, path: str) -> Route | None:
         """What answers at `path`."""
-        found = self.routes.get(path)
-        while found is None and path.strip("/"):
-            found = self.routes.get(f"{path.rstrip('/')}/")
+        return self.routes.get(self.registered(path))
+
+    def registered(self, path: str) -> str:
+        """The path under which what answers at `path` is registered; "" where nothing does."""
+        if path in self.routes:
+            return path
+        while path.strip("/"):
+            below = f"{path.rstrip('/')}/"
+            if below in self.routes:
+                return below
             path = path.rstrip("/").rpartition("/")[0]
-        return found
+        return ""
+
+    def enter(self, request: Request, path: str, address: str) -> Grant:
+        """What the sender of a handshake may do at `path`, as it is registered.
+
+        Raises:
+            ASRError: see `Porter.enter`.
+        """
+        fields = list(request.headers.raw_items())
+        grant = self.porter.enter(self._rules.get(path), fields, address, path)
+        return grant if grant is not None else Grant(principal_of(fields, address))
 
     def tasks(self) -> list[asyncio.Task[None]]:
         """One task for each open connection; it ends with the connection."""
@@ -148,7 +193,7 @@ class WebSocket(asyncio.Protocol):
         self._route: Route | None = None
         self._address = self._peer = "unknown"
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self._inbox: deque[Incoming] = deque()
+        self._inbox: deque[tuple[float, Incoming]] = deque()
         self._inbox_bytes = 0
         self._reading_paused = False
         self._receiver: asyncio.Future[None] | None = None
@@ -160,10 +205,11 @@ class WebSocket(asyncio.Protocol):
         self._gone = False
         self._closing = False
         self._refused = False
-        self._last_heard = self._loop.time()
+        self._last_heard = self.arrived_at = self._loop.time()
         self.task: asyncio.Task[None] | None = None
         self.place: Place | None = None
         self.principal = ""
+        self.grant: Grant | None = None
         self._ping: asyncio.TimerHandle | None = None
         self._cut: asyncio.TimerHandle | None = None
         self.request: Request = cast(Request, None)
@@ -187,6 +233,13 @@ class WebSocket(asyncio.Protocol):
         return self._loop.time() if self._reading_paused else self._last_heard
 
     @property
+    def trace(self) -> tuple[str, str]:
+        """See `server.sockets.Socket`."""
+        headers = self.request.headers
+        found = headers.get_all("traceparent")
+        return found[0] if len(found) == 1 else "", ",".join(headers.get_all("tracestate"))
+
+    @property
     def path(self) -> str:
         """The path asked for, without its query."""
         return self.request.path.partition("?")[0]
@@ -206,7 +259,7 @@ class WebSocket(asyncio.Protocol):
                 await self._receiver
             finally:
                 self._receiver = None
-        message = self._inbox.popleft()
+        self.arrived_at, message = self._inbox.popleft()
         if not isinstance(message, Oversized | None):
             self._inbox_bytes -= len(message)
         if self._reading_paused and self._inbox_bytes < INBOX_BYTES // 2 and len(self._inbox) < INBOX_MESSAGES // 2:
@@ -353,18 +406,24 @@ class WebSocket(asyncio.Protocol):
             paths = ", ".join(sorted(door.routes))
             self._refuse(HTTPStatus.NOT_FOUND, f"There is no WebSocket at this path. There is one at: {paths}.\n")
             return
-        self.principal = principal_of(request.headers.raw_items(), self._address)
+        try:
+            self._check_page()
+        except ASRError as error:
+            door.on_refused(route.face, error.code)
+            self._refuse(HTTPStatus(refusal(error.code).http_status), f"{error.message}\n")
+            return
         try:
             self._admit(route)
         except ASRError as error:
+            door.on_refused(route.face, error.code)
             log.debug("stream refused", path=self.path, principal=self.principal, code=error.code.value)
-            full = door.closing or len(door.connections) >= door.max_connections
-            if "Origin" not in request.headers or full:
+            if "Origin" not in request.headers or not door.has_room_for_words:
                 row = refusal(error.code)
-                self._refuse(HTTPStatus(row.http_status), f"{error.message}\n", error.retry_after_ms)
+                self._refuse(HTTPStatus(row.http_status), f"{error.message}\n", error)
                 return
             # A browser shows a page neither the status nor the text of a refused handshake.
             route = replace(route, handler=functools.partial(_say_no, route, error))
+            door.refusing.add(self)
         self._route = route
         self._protocol.available_subprotocols = [Subprotocol(name) for name in route.subprotocols] or None
         # Both: a whole message, and each fragment of it, is bounded.
@@ -374,6 +433,7 @@ class WebSocket(asyncio.Protocol):
         self._protocol.send_response(response)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._give_place_back()
+            door.refusing.discard(self)
             return
         door.connections.add(self)
         self.task = self._loop.create_task(self._run(route), name=f"websocket {self.path}")
@@ -389,8 +449,17 @@ class WebSocket(asyncio.Protocol):
                 f"All {door.max_connections} connections of this gateway are in use. Try again in a moment.",
                 FULL_RETRY_MS,
             )
+        self.grant = grant = door.enter(self.request, door.registered(self.path), self._address)
+        self.principal = grant.principal
         returning = route.exempt(route.read_query(self.request), self.principal)
-        self.place = returning if returning is not None else door.admission.admit(self.principal)
+        self.place = returning if returning is not None else door.porter.admit(door.admission, grant)
+
+    def _check_page(self) -> None:
+        """Raises `forbidden` for a page of another site, and for a name that is not ours."""
+        headers, porter = self.request.headers, self._door.porter
+        hosts, where = headers.get_all("Host"), self._door.registered(self.path)
+        porter.check_host(hosts, where, self._address)
+        porter.check_origin(headers.get_all("Origin"), hosts, where, self._address)
 
     def _give_place_back(self) -> None:
         place = self.keep_place()
@@ -405,11 +474,13 @@ class WebSocket(asyncio.Protocol):
             self._protocol.available_subprotocols = None
         return self._protocol.accept(request)
 
-    def _refuse(self, status: HTTPStatus, text: str, retry_after_ms: int | None = None) -> None:
+    def _refuse(self, status: HTTPStatus, text: str, error: ASRError | None = None) -> None:
         self._refused = True
         response = self._protocol.reject(status, text)
-        if retry_after_ms is not None:
-            response.headers["Retry-After"] = str(-(-retry_after_ms // 1000))
+        if error is not None and error.retry_after_ms is not None:
+            response.headers["Retry-After"] = str(-(-error.retry_after_ms // 1000))
+        if status is HTTPStatus.UNAUTHORIZED:
+            response.headers["WWW-Authenticate"] = f'Bearer realm="{REALM}"'
         self._protocol.send_response(response)
         self._flush()
         self._hang_up()
@@ -431,6 +502,7 @@ class WebSocket(asyncio.Protocol):
         finally:
             self._give_place_back()
             self._door.connections.discard(self)
+            self._door.refusing.discard(self)
             if not self._lost.done():
                 self._hang_up()
 
@@ -471,7 +543,7 @@ class WebSocket(asyncio.Protocol):
             except UnicodeDecodeError:
                 self._protocol.fail(1007, "a text message is not UTF-8")
                 return
-        self._inbox.append(message)
+        self._inbox.append((self._last_heard, message))
         self._inbox_bytes += len(data)
         if not self._reading_paused and (self._inbox_bytes > INBOX_BYTES or len(self._inbox) > INBOX_MESSAGES):
             self._reading_paused = True
@@ -480,7 +552,7 @@ class WebSocket(asyncio.Protocol):
 
     def _hold_close_for(self, message: Oversized) -> None:
         self._held_close = self._protocol.data_to_send()
-        self._inbox.append(message)
+        self._inbox.append((self._last_heard, message))
         self._wake()
 
     def _wake(self) -> None:

@@ -18,6 +18,7 @@ from server.admission import Admission
 from server.calls import CallLimits, Desk, note_headers, while_connected
 from server.forms import Upload
 from server.spool import Spool
+from server.telemetry.watch import StreamWatch
 from word_engine import WordEngine
 
 
@@ -32,6 +33,10 @@ def wav(seconds: float, channels: int = 1) -> bytes:
 def desk(tmp_path: Path, engine: Any = None, **more: Any) -> Desk:
     admission = Admission(2, random=lambda: 0.5, clock=lambda: 0.0, reserve_percent=0)
     return Desk(engine or WordEngine(), admission, Spool(tmp_path / "spool", 1 << 24), **more)
+
+
+def watched(at: Desk) -> StreamWatch:
+    return at.telemetry.open("test", kind="recording", peer="memory")
 
 
 async def upload_of(at: Desk, data: bytes, name: str = "clip.wav") -> Upload:
@@ -55,7 +60,7 @@ async def test_a_recording_becomes_a_transcript(tmp_path: Path):
     agreement = await at.agree(Options(language="en", model="whisper-1", diarization=Diarization()))
     seen: list[Event] = []
     async with await upload_of(at, wav(1.2)) as upload:
-        transcript = await at.transcribe(upload, agreement, on_event=seen.append)
+        transcript = await at.transcribe(upload, agreement, watched(at), on_event=seen.append)
     assert transcript.text == "w1 w2 w3 w4 w5 w6"
     assert transcript.duration_ms == 1200
     assert (transcript.language, transcript.model) == ("en-US", "words-en")
@@ -80,7 +85,7 @@ async def test_what_cannot_be_decoded_names_the_file_as_the_client_does(tmp_path
     agreement = await at.agree(Options())
     async with await upload_of(at, data, "mine.mp3") as upload:
         with pytest.raises(ASRError, match=r"^mine\.mp3") as caught:
-            await at.transcribe(upload, agreement)
+            await at.transcribe(upload, agreement, watched(at))
     assert (caught.value.code, caught.value.param) == (Code.BAD_AUDIO, "file")
     assert ".upload" not in caught.value.message
 
@@ -90,7 +95,7 @@ async def test_a_recording_that_is_too_long_is_told_before_anyone_is_asked(tmp_p
     agreement = await at.agree(Options())
     async with await upload_of(at, wav(1.5)) as upload:
         with pytest.raises(ASRError, match="longer than") as caught:
-            await at.transcribe(upload, agreement)
+            await at.transcribe(upload, agreement, watched(at))
     assert caught.value.code is Code.BAD_REQUEST
 
 
@@ -101,7 +106,7 @@ async def test_a_length_that_no_header_tells_is_bounded_too(tmp_path: Path):
     whole[4:8] = whole[40:44] = b"\xff\xff\xff\xff"
     async with await upload_of(at, bytes(whole)) as upload:
         with pytest.raises(ASRError, match="longer than"):
-            await at.transcribe(upload, agreement)
+            await at.transcribe(upload, agreement, watched(at))
 
 
 async def test_places_are_given_back(tmp_path: Path):
@@ -137,7 +142,7 @@ async def test_a_client_that_goes_away_ends_the_work(tmp_path: Path):
     async with await upload_of(at, wav(1)) as upload:
         with pytest.raises(ASRError) as caught:
             async with asyncio.timeout(5):
-                await while_connected(request_that(gone=engine.started), at.transcribe(upload, agreement))
+                await while_connected(request_that(gone=engine.started), at.transcribe(upload, agreement, watched(at)))
     assert caught.value.code is Code.IDLE_TIMEOUT
     assert engine.closed
 

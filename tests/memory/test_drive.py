@@ -47,10 +47,10 @@ async def test_a_client_that_leaves_ends_the_engine_stream_at_once() -> None:
         await asyncio.sleep(0.01)
         assert engine.open_streams == 0
         assert len(gateway.sessions) == 0
-    tally = gateway.watch.tally
-    assert tally is not None
-    assert tally.close_code is None
-    assert tally.audio_ms == 1000
+    record = gateway.watch.record
+    assert record is not None
+    assert record.close_code is None
+    assert record.audio_ms == 1000
 
 
 async def test_an_engine_that_hangs_does_not_keep_a_client_that_cancels() -> None:
@@ -75,8 +75,8 @@ async def test_audio_ahead_of_the_engine_is_bounded() -> None:
         await asyncio.sleep(0.1)
         left = len(socket._inbox)
         assert left >= 80, "the reader went on although the engine takes nothing"
-    assert gateway.watch.tally is not None
-    assert gateway.watch.tally.audio_ms <= 1500
+    assert gateway.watch.record is not None
+    assert gateway.watch.record.audio_ms <= 1500
 
 
 async def test_a_defect_in_the_engine_is_an_apology_not_a_hang() -> None:
@@ -89,8 +89,8 @@ async def test_a_defect_in_the_engine_is_an_apology_not_a_hang() -> None:
         assert answers[3]["code"] == "internal"
         assert "defect" not in answers[3]["message"]
         assert await client.answer() == "close 1011"
-    assert gateway.watch.tally is not None
-    assert gateway.watch.tally.error == "internal"
+    assert gateway.watch.record is not None
+    assert gateway.watch.record.code == "internal"
 
 
 async def test_an_oversized_message_is_refused_with_its_reason() -> None:
@@ -103,8 +103,8 @@ async def test_an_oversized_message_is_refused_with_its_reason() -> None:
         assert error["code"] == "too_large"
         assert "1024" in error["message"]
         assert await client.answer() == "close 1009"
-    assert gateway.watch.tally is not None
-    assert gateway.watch.tally.error == "too_large"
+    assert gateway.watch.record is not None
+    assert gateway.watch.record.code == "too_large"
 
 
 class SilentSocket(MemorySocket):
@@ -157,8 +157,8 @@ async def test_audio_ahead_is_bounded_over_all_takes() -> None:
             await client.say(json.dumps({"type": "finalize", "id": str(number)}))
         await client.answer()
         await asyncio.sleep(0.1)
-    assert gateway.watch.tally is not None
-    assert gateway.watch.tally.audio_ms <= 3_000
+    assert gateway.watch.record is not None
+    assert gateway.watch.record.audio_ms <= 3_000
 
 
 async def test_a_client_that_vanishes_while_its_audio_waits_is_noticed() -> None:
@@ -205,7 +205,7 @@ async def test_behind_a_large_message_that_was_not_heard_to_its_end_nothing_is_h
             while not gateway.watch.lost_sessions:
                 await asyncio.sleep(0.01)
         (session,) = gateway.sessions._sessions.values()
-        assert session.driver.tally.audio_ms * 32 % PIECE_BYTES == 0 < session.driver.tally.audio_ms < 3_000
+        assert session.driver.watch.audio_ms * 32 % PIECE_BYTES == 0 < session.driver.watch.audio_ms < 3_000
 
 
 async def test_a_drain_asks_every_session_at_once_and_the_newcomers_too() -> None:

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 import pytest
 
+from asr.channels import ChannelsEngine
 from asr.config import ResilienceConfig
-from asr.engine import BYTES_PER_MS, AudioInput, EndUtterance, Model
+from asr.engine import BYTES_PER_MS, AudioInput, EndUtterance, Engine, Model, counts_of, endpoints_of
 from asr.errors import ASRError, Code
 from asr.events import Event, Final, FinalReason, Flushed, Gap, GapCause, Partial, Progress, State, Status
 from asr.options import Options
@@ -41,7 +42,7 @@ def piped(items: Sequence[AudioInput], *, end: bool = True) -> AudioPipe:
 
 
 async def listen(
-    engine: ResilientEngine, audio: AudioPipe | AsyncIterator[AudioInput], seen: list[Event] | None = None
+    engine: Engine, audio: AudioPipe | AsyncIterator[AudioInput], seen: list[Event] | None = None
 ) -> list[Event]:
     seen = [] if seen is None else seen
     async with aclosing(engine.stream(audio, OPTIONS)) as events:
@@ -87,6 +88,20 @@ async def test_another_endpoint_takes_over_at_once() -> None:
     assert (first.attempts, second.attempts) == (1, 1)
     assert second.heard[0] == list(range(5, 20))
     assert engine.figures.replayed_ms == 2
+    (recovered,) = [event for event in events if isinstance(event, Status) and event.state is State.RECOVERED]
+    assert recovered.replayed_ms == 2, "whoever listens is told, too"
+    await engine.aclose()
+
+
+async def test_wrappers_tell_what_each_endpoint_and_the_engine_have_been_through() -> None:
+    first, second = CountingEngine([Fault(7, lost())] * 9), CountingEngine()
+    engine = ChannelsEngine(ResilientEngine([first, second], QUICK))
+    await listen(engine, piped([frames(1, n) for n in range(20)]))
+    told = {one["name"]: (one["attempts"], one["errors"]) for one in endpoints_of(engine)}
+    assert told == {"1": (1, {"unavailable": 1}), "2": (1, {})}
+    counts = counts_of(engine)
+    assert (counts["streams"], counts["attempts"], counts["retries"], counts["failovers"]) == (1, 2, 1, 1)
+    assert counts_of(CountingEngine()) == {}
     await engine.aclose()
 
 
@@ -304,6 +319,7 @@ async def test_an_old_stream_is_renewed_at_a_pause() -> None:
     check_whole(events, 40)
     assert states(events) == []
     assert engine.figures.rotations == inner.attempts - 1 > 0
+    assert engine.figures.retries == 0
     await engine.aclose()
 
 

@@ -144,8 +144,8 @@ async def test_when_the_window_is_over_the_engine_and_the_place_are_free() -> No
                 await asyncio.sleep(0.01)
         assert engine.open_streams == 0
         assert connection.place.released == 1
-        assert gateway.watch.tally is not None
-        assert gateway.watch.tally.close_code is None
+        assert gateway.watch.record is not None
+        assert gateway.watch.record.close_code is None
 
 
 async def test_a_client_chooses_a_shorter_window_and_no_longer_one() -> None:
@@ -400,10 +400,10 @@ async def test_messages_of_the_old_connection_do_not_count_after_a_takeover() ->
         assert resumed["from_bytes"] < 20 * 3200
         await client.say('{"type":"cancel"}')  # nothing else of the new connection waits behind the audio
         await asyncio.sleep(0.02)
-        assert gateway.watch.tally is None, "the engine takes nothing, so nothing more is read"
-    tally = gateway.watch.tally
-    assert tally is not None
-    assert tally.audio_ms == resumed["from_bytes"] // 32
+        assert gateway.watch.record is None, "the engine takes nothing, so nothing more is read"
+    record = gateway.watch.record
+    assert record is not None
+    assert record.audio_ms == resumed["from_bytes"] // 32
 
 
 async def test_what_an_old_connection_delivers_after_the_takeover_is_not_heard() -> None:
@@ -457,8 +457,8 @@ async def test_a_slow_reader_loses_partials_and_no_final() -> None:
         assert [m["utterance_id"] for m in heard if m["type"] == "final"] == [f"u{n}" for n in range(49)]
         assert [m["type"] for m in heard].count("partial") == 1
         assert (await client.message())["utterance_id"] == "u49"
-    assert gateway.watch.tally is not None
-    assert gateway.watch.tally.left_out > 900
+    assert gateway.watch.record is not None
+    assert gateway.watch.record.left_out > 900
 
 
 async def test_finals_over_the_bound_let_the_client_go_and_wait_for_it() -> None:

@@ -12,10 +12,12 @@ import pytest
 from websockets.frames import Frame, Opcode
 
 from memory_gateway import OnePlace
+from server.access.rules import OPEN
 from server.admission import Admission
 from server.sockets import SocketClosed
 from server.websocket import Route, WebSocket, WebSocketDoor
 
+RULES = {"/echo": OPEN}
 HANDSHAKE = (
     b"GET /echo HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -72,10 +74,11 @@ def connect(transport: Transport, door: WebSocketDoor, request: bytes = HANDSHAK
 
 def opened(transport: Transport) -> WebSocket:
     door = WebSocketDoor(
-        {"/echo": Route(listen)},
+        {"/echo": Route(listen, "test")},
         admission=Admission(2, random=lambda: 0.5, clock=time.monotonic),
         max_connections=2,
         idle_ms=30_000,
+        rules=RULES,
     )
     websocket = connect(transport, door)
     assert transport.written[0].startswith(b"HTTP/1.1 101")
@@ -119,10 +122,11 @@ async def test_fragments_take_the_memory_of_their_bytes(socket: Transport) -> No
     websocket = connect(
         socket,
         WebSocketDoor(
-            {"/echo": Route(keep)},
+            {"/echo": Route(keep, "test")},
             admission=Admission(2, random=lambda: 0.5, clock=time.monotonic),
             max_connections=2,
             idle_ms=30_000,
+            rules=RULES,
         ),
     )
     websocket.data_received(b"".join(frames(Opcode.BINARY, 1, b"a", fin=False)))
@@ -148,10 +152,11 @@ async def test_fragments_take_the_memory_of_their_bytes(socket: Transport) -> No
 )
 async def test_a_bad_handshake_gets_an_answer(request_: bytes, socket: Transport) -> None:
     websocket = WebSocketDoor(
-        {"/echo": Route(listen)},
+        {"/echo": Route(listen, "test")},
         admission=Admission(2, random=lambda: 0.5, clock=time.monotonic),
         max_connections=2,
         idle_ms=30_000,
+        rules=RULES,
     ).protocol_factory(0, 0, 0)
     websocket.connection_made(socket)
     websocket.data_received(request_)
@@ -160,8 +165,8 @@ async def test_a_bad_handshake_gets_an_answer(request_: bytes, socket: Transport
 
 
 def door_with(admission: Admission, **route: Any) -> WebSocketDoor:
-    routes = {"/echo": Route(**{"handler": listen} | route)}
-    return WebSocketDoor(routes, admission=admission, max_connections=3, idle_ms=30_000)
+    routes = {"/echo": Route(**{"handler": listen, "face": "test"} | route)}
+    return WebSocketDoor(routes, admission=admission, max_connections=3, idle_ms=30_000, rules=RULES)
 
 
 def full() -> Admission:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr.errors import ASRError, Code
+from server.access.grants import Allowance
 from server.admission import FULL_RETRY_MS, SHARE_RETRY_MS, Admission, Place
 
 
@@ -179,3 +180,28 @@ def test_a_caller_who_hammers_makes_room_for_one_who_was_refused() -> None:
     greedy.pop().release()
     now[0] = 3_600.0
     assert admission.in_use == 9
+
+
+def test_a_credential_may_allow_fewer_streams_or_more_than_others_get() -> None:
+    admission = places(100, per_key=2)
+    for allowance, most in ((Allowance(streams=1), 1), (Allowance(streams=5), 5), (Allowance(), 2), (None, 2)):
+        name = f"key {most} {allowance}"
+        held = [admission.admit(name, allowance) for _ in range(most)]
+        with pytest.raises(ASRError, match=f"{most} streams") as refusal:
+            admission.admit(name, allowance)
+        assert refusal.value.code is Code.RATE_LIMITED
+        held.pop().release()
+        admission.admit(name, allowance)
+    assert admission.refused_allowance == 4
+
+
+def test_those_for_whom_somebody_pays_share_its_places() -> None:
+    admission = places(100)
+    allowance = Allowance(streams=2)
+    first = admission.admit("key app for ann", allowance)
+    admission.admit("key app for bob", allowance)
+    with pytest.raises(ASRError):
+        admission.admit("key app for eve", allowance)
+    assert dict(admission.in_use_by) == {"key app": 2}
+    first.release()
+    assert admission.admit("key app", allowance).principal == "key app"

@@ -16,16 +16,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from asr.tls_files import CertificateError
 from server.certificates import (
     LIFETIME,
     RENEW_BEFORE,
-    CertificateError,
     CertificateFiles,
     ensure_local_certificate,
     local_certificate,
     make_certificate,
-    server_ssl_context,
 )
+from server.tls.material import ListenerFiles, load_listener
 
 NOW = datetime(2030, 5, 17, 12, 0, tzinfo=UTC)
 
@@ -96,7 +96,7 @@ def test_damage_is_repaired(tmp_path: Path, damage: str) -> None:
         case "foreign key":
             files.key.write_bytes(make_certificate(now=NOW)[1])
     ensure_local_certificate(tmp_path, now=NOW)
-    server_ssl_context(files.cert, files.key, now=NOW)
+    load_listener(ListenerFiles(files.cert, files.key), now=NOW)
 
 
 def test_many_starts_at_once_end_with_one_matching_pair(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_tls_1_2_or_newer_and_http_1_1_with_a_client_that_trusts_the_file(tmp_path: Path) -> None:
     files = ensure_local_certificate(tmp_path, now=datetime.now(UTC))
-    server = server_ssl_context(files.cert, files.key)
+    server = load_listener(ListenerFiles(files.cert, files.key), now=datetime.now(UTC)).context
     assert server.minimum_version == ssl.TLSVersion.TLSv1_2
     client = ssl.create_default_context(cafile=str(files.cert))
     client.verify_flags |= ssl.VerifyFlags.VERIFY_X509_STRICT  # the default from Python 3.13 on
@@ -132,32 +132,32 @@ def test_tls_1_2_or_newer_and_http_1_1_with_a_client_that_trusts_the_file(tmp_pa
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     files = _pair(tmp_path, "own")
     with pytest.raises(CertificateError, match=r"TLS_CERT .*none\.crt does not exist"):
-        server_ssl_context(tmp_path / "none.crt", files.key, now=NOW)
+        load_listener(ListenerFiles(tmp_path / "none.crt", files.key), now=NOW)
     with pytest.raises(CertificateError, match=r"TLS_KEY .*none\.key does not exist"):
-        server_ssl_context(files.cert, tmp_path / "none.key", now=NOW)
+        load_listener(ListenerFiles(files.cert, tmp_path / "none.key"), now=NOW)
     with pytest.raises(CertificateError, match=r"TLS_CERT .* cannot be read"):
-        server_ssl_context(tmp_path, files.key, now=NOW)
+        load_listener(ListenerFiles(tmp_path, files.key), now=NOW)
 
 
 def test_a_pair_that_does_not_match_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CertificateError, match="does not belong to"):
-        server_ssl_context(_pair(tmp_path, "one").cert, _pair(tmp_path, "two").key, now=NOW)
+        load_listener(ListenerFiles(_pair(tmp_path, "one").cert, _pair(tmp_path, "two").key), now=NOW)
 
 
 def test_a_certificate_out_of_its_time_is_refused(tmp_path: Path) -> None:
     files = _pair(tmp_path, "own")
     with pytest.raises(CertificateError, match="expired on 2031-06-18"):
-        server_ssl_context(files.cert, files.key, now=NOW + timedelta(days=500))
+        load_listener(ListenerFiles(files.cert, files.key), now=NOW + timedelta(days=500))
     with pytest.raises(CertificateError, match="clock"):
-        server_ssl_context(files.cert, files.key, now=NOW - timedelta(days=1))
+        load_listener(ListenerFiles(files.cert, files.key), now=NOW - timedelta(days=1))
 
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     files = _pair(tmp_path, "own")
     with pytest.raises(CertificateError, match="not a PEM certificate"):
-        server_ssl_context(files.key, files.key, now=NOW)
+        load_listener(ListenerFiles(files.key, files.key), now=NOW)
     with pytest.raises(CertificateError, match="not a PEM private key"):
-        server_ssl_context(files.cert, files.cert, now=NOW)
+        load_listener(ListenerFiles(files.cert, files.cert), now=NOW)
 
 
 def test_a_locked_key_is_told_from_a_broken_one(tmp_path: Path) -> None:
@@ -172,10 +172,10 @@ def test_a_locked_key_is_told_from_a_broken_one(tmp_path: Path) -> None:
         )
     )
     with pytest.raises(CertificateError, match="passphrase"):
-        server_ssl_context(files.cert, files.key, now=NOW)
+        load_listener(ListenerFiles(files.cert, files.key), now=NOW)
 
 
 def test_every_message_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CertificateError) as caught:
-        server_ssl_context(tmp_path / "none.crt", tmp_path / "none.key", now=NOW)
+        load_listener(ListenerFiles(tmp_path / "none.crt", tmp_path / "none.key"), now=NOW)
     assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -33,7 +34,20 @@ from server.commands.serve import facts_of
 from server.commands.target import Target, certificate_to_trust, parse_server
 from server.settings import ServerSettings
 
-COMMANDS = ("serve", "transcribe", "listen", "models", "health", "mock-riva", "schema", "golden", "load")
+COMMANDS = (
+    "serve",
+    "transcribe",
+    "listen",
+    "models",
+    "health",
+    "mock-riva",
+    "schema",
+    "report",
+    "golden",
+    "load",
+    "key",
+    "token",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -128,6 +142,9 @@ def test_schemas_are_json() -> None:
     messages, transcript = json.loads(_run("schema")[1]), json.loads(_run("schema", "transcript")[1])
     assert "$schema" in messages
     assert messages != transcript
+    log = json.loads(_run("schema", "log")[1])
+    Draft202012Validator.check_schema(log)
+    assert "stream_closed" in log["$defs"]
 
 
 # --- configuration that cannot be
@@ -373,6 +390,10 @@ def test_only_this_machines_self_made_certificate_is_trusted_by_itself(tmp_path:
     assert certificate_to_trust(parse_server("https://gateway.example"), state) is None
     assert certificate_to_trust(parse_server("https://localhost.example"), state) is None
     assert certificate_to_trust(parse_server("http://localhost:1"), state) is None
+    assert certificate_to_trust(parse_server("grpcs://localhost:1"), state) == cert
+    assert certificate_to_trust(parse_server("grpcs://riva.example:1"), state) is None
+    assert certificate_to_trust(parse_server("localhost:1"), state) is None
+    assert certificate_to_trust(parse_server("grpcs://localhost:1"), state, own=cert) == cert
     config = engine_config(Connection(server="https://localhost:8443"))
     assert isinstance(config, GatewayConfig)
     assert config.ca_cert == cert
@@ -506,6 +527,8 @@ def _facts(**changes: object) -> banner.Facts:
         "endpoint": "",
         "self_made": "/state/tls/localhost.crt",
         "open_to_others": False,
+        "asks": "",
+        "clear": "",
         "sample": "tests/fixtures/a.wav",
         "version": "1.2.3",
     }
@@ -520,6 +543,10 @@ def test_the_log_form_is_a_fact_to_a_line() -> None:
     assert any(line.endswith(" /state/tls/localhost.crt") for line in lines)
     assert not any("[" in line or "warning" in line for line in lines)
     assert not any("gRPC" in line for line in banner.plain(_facts(grpc="")))
+    secure = _facts(grpc="grpcs://localhost:50052")
+    assert "Riva gRPC: grpcs://localhost:50052" in banner.plain(secure)
+    assert any("(no TLS)" in line for line in banner.friendly(_facts()))
+    assert not any("(no TLS)" in line for line in banner.friendly(secure))
     assert any("warning" in line for line in banner.plain(_facts(open_to_others=True)))
 
 
@@ -555,6 +582,8 @@ def test_the_facts_come_from_the_settings(tmp_path: Path) -> None:
     assert facts.open_to_others
     assert (facts.grpc, facts.engine) == ("localhost:2", "local")
     assert facts.self_made.endswith("/tls/localhost.crt")
+    secure = facts_of(ServerSettings(grpc_tls=True), "https://localhost:1", 2)
+    assert secure.grpc == "grpcs://localhost:2"
     assert facts.sample == "tests/fixtures/greeting.wav"
     plain = facts_of(ServerSettings(tls=False, asr_engine="riva", riva_endpoints="r:1"), "http://localhost:1", None)
     assert (plain.grpc, plain.self_made, plain.endpoint, plain.open_to_others) == ("", "", "r:1", False)

@@ -21,6 +21,7 @@ from server.jobs.model import (
     options_to_json,
     percent,
     retry_delay_ms,
+    wishes_of,
 )
 
 
@@ -54,6 +55,22 @@ def test_options_come_back_as_they_were() -> None:
         stored = json.loads(json.dumps(options_to_json(one)))
         assert options_from_json(stored) == one
         assert options_from_json({**stored, "of_a_later_version": 1}) == one
+
+
+STORED = (
+    '[{"channels": 1, "diarization": null, "endpointing": null, "fail_on_unsupported": false, "language": "", '
+    '"max_alternatives": 1, "model": "m", "partials": true, "phrases": [], "profanity_filter": false, '
+    '"punctuate": null, "recording": false, "request_id": "", "upstream_options": {}, "verbatim": null, '
+    '"words": true}, "https://a.example/"]'
+)
+
+
+def test_a_key_that_comes_again_after_an_upgrade_still_fits() -> None:
+    """What is compared is stored: it stays as it was first written, and a caller's ids are no part of it."""
+    assert wishes_of(Options(model="m"), "https://a.example/") == STORED
+    again = Options(model="m", request_id="r", traceparent=f"00-{'1' * 32}-{'2' * 16}-01")
+    assert wishes_of(again, "https://a.example/") == STORED
+    assert wishes_of(Options(model="n"), "https://a.example/") != STORED
 
 
 @pytest.mark.parametrize("broken", [{"phrases": [{"texte": "a"}]}, {"max_alternatives": 99}, {"phrases": 7}])

@@ -153,6 +153,9 @@ def test_waiting_for_a_recognizer_is_counted_over_attempts(store: Store, clock: 
     clock.now_s += 7
     store.claim("a", "two")
     assert store.stuck("a", "two") == 7000
+    assert store.stuck("a", "two", anew=True) == 0, "it was the operator who had it wait"
+    clock.now_s += 1
+    assert store.stuck("a", "two") == 1000
 
 
 def test_cancelling_and_handing_back(store: Store, queue: Queue) -> None:
@@ -170,6 +173,16 @@ def test_cancelling_and_handing_back(store: Store, queue: Queue) -> None:
     with pytest.raises(ASRError, match="cancelled already"):
         store.cancel("a")
     assert queue.webhooks == ["a"]
+
+
+def test_jobs_are_counted_by_their_status(store: Store) -> None:
+    assert store.counts() == {}
+    for name in "abcd":
+        store.add(replace(NEW, id=name), max_pending=9)
+    store.claim("a", "one")
+    store.claim("b", "two")
+    store.complete("b", "two", DONE)
+    assert store.counts() == {"pending": 2, "processing": 1, "completed": 1}
 
 
 def test_a_key_stands_for_one_job_of_one_owner(store: Store, queue: Queue) -> None:

@@ -43,6 +43,18 @@ def test_what_waits_gives_way_to_newer_news_of_its_topic() -> None:
     assert drained(outbox) == []
 
 
+def test_numbers_tell_what_was_taken() -> None:
+    outbox = Outbox(numbered=False)
+    assert (outbox.put_number, outbox.taken_number) == (0, 0)
+    for message in (final(0), partial(1, 1), partial(1, 2), final(2)):
+        outbox.put(message)
+    taken = []
+    while outbox.take(keep=False) is not None:
+        taken.append(outbox.taken_number)
+    assert taken == [1, 3, 4]
+    assert outbox.put_number == 4
+
+
 def test_a_sent_message_is_not_taken_back() -> None:
     outbox = Outbox(numbered=True)
     outbox.put(partial(0, 1))

@@ -25,7 +25,7 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SCRIPTS = [*sorted((ROOT / "scripts").rglob("*.sh")), ROOT / ".ci" / "run"]
 LOCKS = tuple(ROOT / "requirements" / f"{name}.txt" for name in ("runtime", "dev", "clients"))
-READS_THE_ENVIRONMENT = {"asr/loading.py", "server/settings.py"}
+READS_THE_ENVIRONMENT = {"asr/environment.py", "asr/loading.py", "server/settings.py"}
 _LEFT_OUT = {".git", ".venv", ".venv-clients", "__pycache__", "node_modules", "dist", "build", "var", "test-results"}
 _TEXT = {
     ".py",

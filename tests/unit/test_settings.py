@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import opentelemetry.sdk.environment_variables
 import pytest
 
 from asr.config import LocalConfig, MockConfig, ResilienceConfig, ResilientConfig, RivaConfig
@@ -530,3 +531,45 @@ def test_the_library_puts_up_with_keys_of_the_command() -> None:
     assert with_prefix
     assert with_prefix <= EngineSettings.foreign_keys
     assert load_settings(EngineSettings, {}, {"ASR_LANGUAGE": "en-US"}, None).engine == "local"
+
+
+# --- OpenTelemetry's variables are many programs'
+
+
+@pytest.mark.parametrize("name", sorted(vars(opentelemetry.sdk.environment_variables)))
+def test_opentelemetrys_own_variables_keep_nobody_from_starting(name: str) -> None:
+    if name.startswith("OTEL_") and name not in ServerSettings.known_keys():
+        load_settings(ServerSettings, env={name: "x"}, env_file=None)
+
+
+def test_one_of_ours_misspelt_is_still_told() -> None:
+    with pytest.raises(SettingsError, match="Did you mean OTEL_EXPORTER_OTLP_ENDPOINT"):
+        load_settings(ServerSettings, env={"OTEL_EXPORTER_OTLP_ENDPONT": "x"}, env_file=None)
+
+
+@pytest.mark.parametrize("address", ["http://localhost:4318", "https://otel.example/base/", " http://[::1]:4318 ", ""])
+def test_a_collectors_address(address: str) -> None:
+    read = load_settings(ServerSettings, env={"OTEL_EXPORTER_OTLP_ENDPOINT": address}, env_file=None)
+    assert read.otel_exporter_otlp_endpoint == address.strip()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("localhost:4318", "grpc://localhost:4317", "http://", "http://host:99999", "http://host:0", "//host"),
+        *("http://user:hunter2@host", "http://host/?token=hunter2", "http://host/a b", "http://[::1", "file:///etc"),
+    ],
+)
+def test_what_is_no_collectors_address_is_told_without_secrets(address: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(ServerSettings, env={"OTEL_EXPORTER_OTLP_ENDPOINT": address}, env_file=None)
+    assert caught.value.param == "OTEL_EXPORTER_OTLP_ENDPOINT"
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("headers", ["hunter2", "a=b,hunter2", "a b=hunter2", "=hunter2", "a=hunter2%0d%0ab: c"])
+def test_headers_that_are_none_are_told_without_their_text(headers: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(ServerSettings, env={"OTEL_EXPORTER_OTLP_HEADERS": headers}, env_file=None)
+    assert "hunter2" not in str(caught.value)
+    assert "key=value" in str(caught.value)

@@ -12,7 +12,7 @@ async def nobody(websocket: WebSocket) -> None:
     raise AssertionError(websocket)
 
 
-EXACT, BELOW = Route(nobody), Route(nobody)
+EXACT, BELOW = Route(nobody, "test"), Route(nobody, "test")
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,8 @@ class GatewayEngine:
         """See `Engine`. Partials, times and utterance numbers are the far gateway's own."""
         self._check_open()
         limits = Limits(window_ms=self._config.resume_window_ms, progress_timeout_ms=self._config.answer_timeout_ms)
-        session = Session(
-            self._dialer, SessionCore(start_message(options, "file"), limits), all_events=True, patient=True
-        )
+        core = SessionCore(start_message(options, "file"), limits)
+        session = Session(self._dialer, core, all_events=True, patient=True, traceparent=options.traceparent)
         await session.open()
         self._open.add(session)
         feeder = asyncio.create_task(_feed(audio, session))

@@ -15,7 +15,7 @@ from typing import Any
 from asr.config import GatewayConfig
 from asr.engine import Model, Readiness
 from asr.errors import ASRError, Code
-from asr.session.address import Address, connection_error, one_line, status_error
+from asr.session.address import Address, connection_error, hung_up, one_line, status_error
 
 MAX_ANSWER_BYTES = 4 << 20
 
@@ -72,6 +72,8 @@ async def _get(
         )
     except (OSError, http.client.HTTPException) as error:  # TimeoutError is an OSError
         cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        if isinstance(cause, http.client.RemoteDisconnected) and address.secure:
+            raise hung_up() from error
         raise connection_error(cause if isinstance(cause, BaseException) else error) from error
 
 

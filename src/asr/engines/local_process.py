@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 from asr import wire
 from asr.engines.local_wire import Frame, Kind, Tuning, Unpacker, pack
+from asr.environment import plain_environment
 from asr.errors import ASRError, Code
 from asr.events import Event, Flushed, Progress
 
@@ -145,6 +146,7 @@ class WorkerProcess:
                 "asr.engines.local_worker",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                env=plain_environment(),
                 # A Ctrl-C on the terminal is for us; while it imports, the worker could only die of it, loudly.
                 start_new_session=True,
             )

@@ -8,9 +8,9 @@ after one that it cannot read.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -22,6 +22,7 @@ from asr.config import RivaConfig
 from asr.engine import BYTES_PER_MS, AudioInput, EndUtterance, Features, Model, Readiness
 from asr.engines.riva_call import RivaCall
 from asr.engines.riva_channels import Channels, Lease
+from asr.engines.riva_tls import client_tls
 from asr.errors import ASRError, Code
 from asr.events import Event, Flushed
 from asr.options import Options
@@ -33,9 +34,13 @@ MODELS_FRESH_S = 1.0
 """For how long a list of models is taken as it was, where no call fails: those who look after health ask here."""
 READY_TIMEOUT_MS = 3_000
 """The longest that `ready` takes."""
+TRACE_KEY = "traceparent"
+"""The metadata in which a server is told of the caller's trace."""
+Metadata = tuple[tuple[str, str], ...]
 
 _SERVICE = "/nvidia.riva.asr.RivaSpeechRecognition/"
 _FORCE_EOU_MODELS = ("nemotron",)
+_HUNG_UP = re.compile(r"failed to connect.*(?:socket closed|recvmsg|reset by peer)", re.IGNORECASE | re.DOTALL)
 
 
 class RivaEngine:
@@ -55,8 +60,9 @@ class RivaEngine:
         """
         self._config = config
         self._clock = clock
-        self._channels = Channels(config, _credentials(config), clock=clock)
-        self._metadata = tuple((key.lower(), value) for key, value in config.metadata)
+        self._tls = client_tls(config, clock=clock)
+        self._channels = Channels(config, self._tls, clock=clock)
+        self._metadata: Metadata = tuple((key.lower(), value) for key, value in config.metadata)
         self._models: tuple[Model, ...] = ()
         self._models_until = 0.0
         self._asking: asyncio.Task[tuple[Model, ...]] | None = None
@@ -116,7 +122,7 @@ class RivaEngine:
     async def _stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
         lease = self._channels.lease()
         force_eou = self._knows_force_eou(options.model)
-        call = RivaCall(lambda: self._open(lease), audio, options, self._config, force_eou=force_eou)
+        call = RivaCall(lambda: self._open(lease, options), audio, options, self._config, force_eou=force_eou)
         events = call.events()
         broken = False
         try:
@@ -151,7 +157,8 @@ class RivaEngine:
                 request.id.value = options.request_id
             # The server works through the whole recording before it answers.
             timeout_ms = self._config.call_timeout_ms + sent_ms
-            response = await self._call("Recognize", request, pb.RecognizeResponse, timeout_ms)
+            metadata = self._metadata_of(options)
+            response = await self._call("Recognize", request, pb.RecognizeResponse, timeout_ms, metadata)
             for event in read_recognize(response, options, sent_ms):
                 yield event
         for audio_ms in flushes:
@@ -181,7 +188,7 @@ class RivaEngine:
         request = pb.RivaSpeechRecognitionConfigRequest()
         answer_type = pb.RivaSpeechRecognitionConfigResponse
         timeout_ms = self._config.call_timeout_ms
-        response = await self._call("GetRivaSpeechRecognitionConfig", request, answer_type, timeout_ms)
+        response = await self._call("GetRivaSpeechRecognitionConfig", request, answer_type, timeout_ms, self._metadata)
         found = read_models(response, prefer=self._config.model)
         self._models = tuple(replace(m, end_utterance=self._knows_force_eou(m.name)) for m in found)
         # A server that is still loading lists nothing: ask it again at once.
@@ -194,12 +201,14 @@ class RivaEngine:
         if not task.cancelled():
             task.exception()  # all who asked may have left
 
-    async def _call(self, method: str, request: Message, answer_type: Message, timeout_ms: int) -> Message:
+    async def _call(
+        self, method: str, request: Message, answer_type: Message, timeout_ms: int, metadata: Metadata
+    ) -> Message:
         lease = self._channels.lease()
         begun = self._clock()
         broken = False
         try:
-            answer = await self._send(lease, method, request.SerializeToString(), timeout_ms)
+            answer = await self._send(lease, method, request.SerializeToString(), timeout_ms, metadata)
             return answer_type.FromString(answer)
         except ASRError as error:
             broken = _is_broken(error)
@@ -221,18 +230,20 @@ class RivaEngine:
         if broken:
             self._models_until = 0.0
 
-    async def _send(self, lease: Lease, method: str, request: bytes, timeout_ms: int) -> bytes:
+    async def _send(self, lease: Lease, method: str, request: bytes, timeout_ms: int, metadata: Metadata) -> bytes:
         timeout_s = timeout_ms / 1000
         try:
             # Our own clock decides: gRPC reports a deadline that passes as one of several statuses.
             async with asyncio.timeout(timeout_s):
                 call: Any = lease.channel.unary_unary(_SERVICE + method, None, None)
-                answer: bytes = await call(request, metadata=self._metadata, timeout=timeout_s + 1)
+                answer: bytes = await call(request, metadata=metadata, timeout=timeout_s + 1)
                 return answer
         except TimeoutError:
             raise _not_in_time(timeout_ms) from None
         except grpc.aio.AioRpcError as error:
             status, details = error.code().name, error.details() or ""
+            if self._tls is not None and _HUNG_UP.search(details):
+                self._tls.hung_up()
             trailers: Any = error.trailing_metadata() or ()
             raise self._name_models(error_from_status(status, details, "call", trailers)) from error
         except asyncio.CancelledError:
@@ -241,9 +252,16 @@ class RivaEngine:
                 raise
             raise error_from_status("UNAVAILABLE", "", "call") from None
 
-    def _open(self, lease: Lease) -> Message:
+    def _open(self, lease: Lease, options: Options) -> Message:
         call: Any = lease.channel.stream_stream(_SERVICE + "StreamingRecognize", None, None)
-        return call(metadata=self._metadata)
+        return call(metadata=self._metadata_of(options))
+
+    def _metadata_of(self, options: Options) -> Metadata:
+        if not options.traceparent:
+            return self._metadata
+        # One that the settings name is for callers without any: servers take the first of two, or neither.
+        others = tuple(pair for pair in self._metadata if pair[0] != TRACE_KEY)
+        return (*others, (TRACE_KEY, options.traceparent))
 
     def _knows_force_eou(self, model: str) -> bool:
         if self._config.force_eou != "auto":
@@ -265,30 +283,3 @@ def _is_broken(error: ASRError) -> bool:
 
 def _not_in_time(timeout_ms: int) -> ASRError:
     return ASRError(Code.TIMEOUT, f"The recognizer did not answer within {timeout_ms / 1000:g} s. Try again.")
-
-
-def _credentials(config: RivaConfig) -> grpc.ChannelCredentials | None:
-    if bool(config.client_cert) != bool(config.client_key):
-        raise ASRError(
-            Code.BAD_REQUEST,
-            "Mutual TLS needs the client's certificate and its key; only one of the two is set.",
-            param="client_cert" if config.client_key else "client_key",
-        )
-    if not (config.ssl or config.root_cert or config.client_cert):
-        return None
-    return grpc.ssl_channel_credentials(
-        root_certificates=_read_pem(config.root_cert, "root_cert"),
-        private_key=_read_pem(config.client_key, "client_key"),
-        certificate_chain=_read_pem(config.client_cert, "client_cert"),
-    )
-
-
-def _read_pem(path: Path | None, param: str) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        return path.expanduser().read_bytes()
-    except OSError as error:
-        raise ASRError(
-            Code.BAD_REQUEST, f"The file {path} ({param}) cannot be read: {error.strerror}.", param=param
-        ) from error

@@ -3,7 +3,7 @@
 A gRPC channel is one HTTP/2 connection here, and many servers and proxies carry about 100 calls on one. A
 connection on which a call has broken off gets no new calls: gRPC would fail them without trying until its pause
 between attempts is over, and would stay with an address that a name no longer leads to. A new connection is tried
-at once, and resolves the name anew.
+at once, and resolves the name anew. Nor does one get new calls whose certificates have been renewed since.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import grpc
 import grpc.aio
 
 from asr.config import RivaConfig
+from asr.engines.riva_tls import ClientTls
 from asr.errors import ASRError, Code
 
 MAX_CHANNELS: Const = 64
@@ -59,7 +60,7 @@ class Channels:
     def __init__(
         self,
         config: RivaConfig,
-        credentials: grpc.ChannelCredentials | None,
+        tls: ClientTls | None,
         *,
         clock: Callable[[], float] = monotonic,
         idle_close_ms: int = IDLE_CLOSE_MS,
@@ -68,12 +69,12 @@ class Channels:
 
         Args:
             config: the endpoint.
-            credentials: for TLS; None for plaintext.
+            tls: its certificates, or None for plaintext.
             clock: seconds, for the age of idle connections.
             idle_close_ms: see `IDLE_CLOSE_MS`.
         """
         self._config = config
-        self._credentials = credentials
+        self._tls = tls
         self._options = channel_options(config)
         self._clock = clock
         self._idle_close_s = idle_close_ms / 1000
@@ -100,6 +101,10 @@ class Channels:
         """
         if self._closed:
             raise ASRError(Code.UNAVAILABLE, "The recognizer's connection has been closed.", retryable=False)
+        if self._tls is not None and self._tls.renewed():
+            # Calls that run end where they are; each of these connections is closed with its last one.
+            for old in list(self._links):
+                self._retire(old)
         link = self._pick()
         link.calls += 1
         return Lease(self, link)
@@ -131,9 +136,9 @@ class Channels:
             self._retire(link)
 
     def _connect(self) -> grpc.aio.Channel:
-        if self._credentials is None:
+        if self._tls is None:
             return grpc.aio.insecure_channel(self._config.endpoint, options=self._options)
-        return grpc.aio.secure_channel(self._config.endpoint, self._credentials, options=self._options)
+        return grpc.aio.secure_channel(self._config.endpoint, self._tls.credentials, options=self._options)
 
     def _release(self, link: _Link, *, broken: bool) -> None:
         link.calls -= 1

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -58,8 +59,11 @@ class Endpoint:
         name: `1`, `2` …: for people, without an address.
         engine: the recognizer.
         streams: open now.
+        reserve: whether it gets streams only where no other may take them.
         recoveries: how often it has come back, as its health or its breaker says.
         failure: the last failure of a look or a stream, or None.
+        attempts: streams that were opened there, since the start.
+        errors: how many of them failed, by their codes.
     """
 
     name: str
@@ -67,10 +71,13 @@ class Endpoint:
     breaker: Breaker
     limit: AdaptiveLimit
     streams: int = 0
+    reserve: bool = False
     health: Health = Health.UNKNOWN
     misses: int = 0
     models: tuple[Model, ...] = ()
     failure: ASRError | None = None
+    attempts: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
     openings: int = 0
     ejected_until: float = 0.0
     struck_at: float = -1e9
@@ -132,7 +139,13 @@ class Lease:
 class Pool:
     """The endpoints of one kind of recognizer."""
 
-    def __init__(self, members: Sequence[Engine], config: ResilienceConfig, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        members: Sequence[Engine],
+        config: ResilienceConfig,
+        clock: Callable[[], float],
+        reserve: Sequence[Engine] = (),
+    ) -> None:
         """Nothing is asked before the first use."""
         self._config = config
         self._clock = clock
@@ -141,7 +154,9 @@ class Pool:
         self._waiters: set[asyncio.Future[None]] = set()
         self._first_look: asyncio.Future[None] | None = None
         self._closed = False
-        self.endpoints = [self._endpoint(str(number), engine) for number, engine in enumerate(members, 1)]
+        self.endpoints = [self._endpoint(str(number), engine) for number, engine in enumerate([*members, *reserve], 1)]
+        for endpoint in self.endpoints[len(members) :]:
+            endpoint.reserve = True
 
     # What streams ask -----------------------------------------------------------------------------
 
@@ -160,7 +175,7 @@ class Pool:
         open_ones = [e for e in open_ones if e.ejected_until <= now] or open_ones  # the last one is always asked
         others = [endpoint for endpoint in open_ones if endpoint is not avoid]
         # One that fails has few streams because of that; it must not attract all the new ones.
-        for endpoint in sorted(others or open_ones, key=lambda e: (now - e.struck_at < SHY_S, e.streams)):
+        for endpoint in sorted(others or open_ones, key=lambda e: (e.reserve, now - e.struck_at < SHY_S, e.streams)):
             ticket = endpoint.breaker.enter(now)
             if ticket is None:
                 continue
@@ -264,6 +279,8 @@ class Pool:
                 "breaker": endpoint.breaker.state.value,
                 "streams": endpoint.streams,
                 "limit": endpoint.limit.limit(now),
+                "attempts": endpoint.attempts,
+                "errors": dict(endpoint.errors),
                 "detail": "" if endpoint.failure is None else endpoint.failure.message,
             }
             for endpoint in self.endpoints

@@ -13,7 +13,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from time import monotonic
 from typing import Any
 
@@ -50,6 +50,7 @@ class Figures:
     Attributes:
         streams: begun.
         attempts: streams opened at an endpoint; in peace as many.
+        retries: those of them that came after one that had failed.
         failovers: streams that were carried on by another attempt.
         rotations: streams that were renewed because of their age.
         replayed_ms: audio that was sent again.
@@ -59,6 +60,7 @@ class Figures:
 
     streams: int = 0
     attempts: int = 0
+    retries: int = 0
     failovers: int = 0
     rotations: int = 0
     replayed_ms: int = 0
@@ -74,6 +76,7 @@ class ResilientEngine:
         members: Sequence[Engine],
         config: ResilienceConfig | None = None,
         *,
+        reserve: Sequence[Engine] = (),
         clock: Callable[[], float] = monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -82,17 +85,18 @@ class ResilientEngine:
         Args:
             members: the engines, in order of preference where they are equally busy.
             config: bounds and times.
+            reserve: engines that get a stream only where no member takes it, or has lost it.
             clock: seconds.
             chance: 0 ≤ x < 1, for the pauses between attempts.
         """
         self.config = config or ResilienceConfig()
         self.clock = clock
-        self.pool = Pool(members, self.config, clock)
+        self.pool = Pool(members, self.config, clock, reserve)
         self.backoff = Backoff(self.config.retry_base_ms, self.config.retry_cap_ms, chance)
         self.budget = RetryBudget(self.config.retry_budget_percent)
         self.memory = ReplayMemory(self.config.replay_total_bytes)
         self.figures = Figures()
-        self._members = tuple(members)
+        self._members = (*members, *reserve)
 
     @property
     def name(self) -> str:
@@ -128,6 +132,10 @@ class ResilientEngine:
     def endpoints(self) -> list[dict[str, Any]]:
         """The members' states, for people: without addresses."""
         return self.pool.describe()
+
+    def counts(self) -> dict[str, int]:
+        """See `asr.engine.counts_of`: its figures."""
+        return asdict(self.figures)
 
     def stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
         """Recognize `audio`, whatever becomes of the recognizer."""
@@ -165,6 +173,7 @@ class _Run:
         self._attempts = 0
         self._told_loss = False
         self._renewing = False
+        self._replayed_ms = 0  # since the last recovery was told
         self._furthest_ms = 0  # of the audio that results have reached
         self._behind_ms = 0.0  # how far the audio is behind the time that has passed
         self._steady_at = 0.0  # when that was last looked at
@@ -223,6 +232,8 @@ class _Run:
         spoke = False
         self._renewing = False
         engine.figures.attempts += 1
+        engine.figures.retries += self._attempts_failed > 0
+        lease.endpoint.attempts += 1
         try:
             if self._attempts:
                 for event in self._begin_again(cursor):
@@ -237,7 +248,8 @@ class _Run:
                     if self._told_loss:
                         self._told_loss = False
                         engine.figures.failovers += 1
-                        yield Status(State.RECOVERED, tape.end_ms)
+                        replayed_ms, self._replayed_ms = self._replayed_ms, 0
+                        yield Status(State.RECOVERED, tape.end_ms, replayed_ms=replayed_ms)
                 told = story.tell(event)
                 if told is None:
                     continue
@@ -272,6 +284,7 @@ class _Run:
         if not isinstance(error, ASRError):
             log.exception("endpoint %s failed in a way that it should not", lease.endpoint.name, exc_info=error)
             error = ASRError(Code.INTERNAL, "The recognizer failed in an unknown way. Try again.", retryable=True)
+        lease.endpoint.errors[error.code.value] += 1
         lived_ms = (now - born_at) * 1000
         # In silence a recognizer says nothing. One that was well and has listened for so long had the stream.
         well = lease.endpoint.health is Health.UP and error.code is Code.UNAVAILABLE
@@ -314,6 +327,7 @@ class _Run:
             tape.answered()
         replay_ms = tape.end_ms - base_ms
         self._engine.figures.replayed_ms += replay_ms
+        self._replayed_ms += replay_ms
         # What was said meanwhile comes on top, from further up. A recognizer that works at twice the pace of speech
         # has made up for all of it by then.
         now = self._engine.clock()

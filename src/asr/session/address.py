@@ -114,6 +114,7 @@ def tls_context(config: GatewayConfig) -> ssl.SSLContext:
             ) from error
     if config.insecure:
         context.check_hostname = False
+        # rule(unverified-tls): the caller asked for it, in so many words
         context.verify_mode = ssl.CERT_NONE
     return context
 
@@ -154,6 +155,15 @@ def connection_error(error: BaseException) -> ASRError:
         why = f": {os.strerror(error.errno)}" if error.errno else ""
         return ASRError(Code.UNAVAILABLE, f"The gateway cannot be reached{why}.")
     return ASRError(Code.UNAVAILABLE, f"The connection to the gateway failed: {type(error).__name__}.")
+
+
+def hung_up() -> ASRError:
+    """The far side took the TLS handshake, as it seemed, and closed the connection without an answer."""
+    return ASRError(
+        Code.UNAVAILABLE,
+        "The gateway closed the connection before it answered. Where it asks clients for certificates, "
+        "its gRPC port takes one, and this client shows none.",
+    )
 
 
 def plain_text(content_type: str, body: bytes) -> str:

@@ -11,7 +11,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from asr import wire
 from asr.config import GatewayConfig
 from asr.errors import ASRError, Code
-from asr.session.address import Address, address_of, connection_error, plain_text, status_error, tls_context
+from asr.session.address import Address, address_of, connection_error, hung_up, plain_text, status_error, tls_context
 
 CLOSE_TIMEOUT_S = 2.0
 MAX_MESSAGE_BYTES = 4 << 20
@@ -57,14 +57,16 @@ class Dialer:
             )
         self.tls: ssl.SSLContext | None = tls_context(config) if self.address.secure else None
 
-    async def connect(self, session_hint: str, timeout_s: float) -> ClientConnection:
-        """A new connection, meant to resume the session of that id where it is not "".
+    async def connect(self, session_hint: str, timeout_s: float, traceparent: str = "") -> ClientConnection:
+        """A new connection, meant to resume the session of that id where it is not "", within the caller's trace.
 
         Raises:
             ASRError: whatever stood in the way.
         """
         url = self.address.stream + (f"?session={session_hint}" if session_hint else "")
         headers = {"Authorization": f"Bearer {self.config.token}"} if self.config.token else {}
+        if traceparent:
+            headers["traceparent"] = traceparent
         try:
             return await _Connect(
                 url,
@@ -86,6 +88,8 @@ class Dialer:
             raise status_error(response.status_code, wait, told, refused="stream") from error
         except InvalidMessage as error:
             cause = error.__cause__
+            if isinstance(cause, EOFError) and self.tls is not None:
+                raise hung_up() from error
             raise connection_error(cause if isinstance(cause, OSError) else ConnectionError()) from error
         except (OSError, InvalidHandshake, EOFError) as error:
             raise connection_error(error) from error

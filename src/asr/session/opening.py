@@ -76,7 +76,7 @@ async def connect(
         connect_timeout_ms=connect_timeout_ms,
     )
     core = SessionCore(start_message(wanted, pace, resume_window_ms), Limits(window_ms=window_ms))
-    session = Session(Dialer(config), core)
+    session = Session(Dialer(config), core, traceparent=wanted.traceparent)
     await session.open()
     try:
         yield session

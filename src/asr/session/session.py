@@ -54,16 +54,19 @@ class Session:
         *,
         all_events: bool = False,
         patient: bool = False,
+        traceparent: str = "",
         random: Callable[[], float] = random,
     ) -> None:
         """For `asr.connect`. `all_events`: also `Progress` and `Flushed`.
 
         `patient`: audio waits for as long as nobody takes events, for a holder that sends and iterates apart.
+        `traceparent`: the W3C trace context that the gateway is told with each connection, or "".
         """
         self._dialer = dialer
         self._core = core
         self._all_events = all_events
         self._patient = patient
+        self._traceparent = traceparent
         self._random = random
         self._stopped = False
         self._events: deque[Event] = deque()
@@ -237,7 +240,7 @@ class Session:
         """
         until = time.monotonic() + timeout_s
         try:
-            socket = await self._dialer.connect(self._core.session_hint, timeout_s)
+            socket = await self._dialer.connect(self._core.session_hint, timeout_s, self._traceparent)
         except ASRError as error:
             raise LinkError(error) from error
         try:

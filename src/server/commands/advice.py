@@ -14,7 +14,15 @@ from asr.config import EngineConfig, GatedConfig, GatewayConfig, ResilientConfig
 from asr.errors import Action, ASRError, Code
 from server.commands.exits import SETTINGS_PARAM
 
-_CREDENTIALS = "RIVA_API_KEY, RIVA_FUNCTION_ID and RIVA_METADATA are what it was given"
+_TOKEN_ADVICE = {
+    "Give token=….": "Set ASR_API_KEY to a key or token of it.",
+    "Send an API key or a token, as 'Authorization: Bearer …'.": "Set ASR_API_KEY to a good one.",
+    "The token would travel": "ASR_API_KEY would travel",
+    "or leave the token out": "or leave it unset",
+}
+"""What the library and gateways say of credentials, and what that is called here."""
+_REFUSED = "refused the credentials"
+_CREDENTIALS = "ASR_API_KEY, RIVA_API_KEY, RIVA_FUNCTION_ID and RIVA_METADATA are what it was given"
 
 
 def advise(error: ASRError, config: EngineConfig, *, named: bool = True, schemed: bool = False) -> ASRError:
@@ -29,12 +37,17 @@ def advise(error: ASRError, config: EngineConfig, *, named: bool = True, schemed
     if "ca_cert=" in error.message:
         message = error.message.replace("ca_cert=…", "--ca-cert FILE").replace("insecure=True", "--insecure")
         return _setting(error, f"{_origin(config)}{message}")
+    told = error.message
+    for theirs, ours in _TOKEN_ADVICE.items():
+        told = told.replace(theirs, ours)
+    if told != error.message:
+        return _setting(error, f"{_origin(config)}{told}")
     if isinstance(config, GatewayConfig) and error.code in (Code.UNAVAILABLE, Code.TIMEOUT):
         return _again(error, f"{_origin(config)}{error.message}")
     config = config.member if isinstance(config, GatedConfig) else config
     members = config.members if isinstance(config, ResilientConfig) else (config,)
     endpoints = [member for member in members if isinstance(member, RivaConfig)]
-    if endpoints and error.code is Code.UNAVAILABLE:
+    if endpoints and (error.code is Code.UNAVAILABLE or _REFUSED in error.message):
         return _riva(error, endpoints, named=named, schemed=schemed)
     return error
 
@@ -61,10 +74,10 @@ def _riva(error: ASRError, endpoints: Sequence[RivaConfig], *, named: bool, sche
             return _again(error, f"{where} Is any of them running?")
         hint = "" if schemed else f" If that is a gateway's HTTPS port, write https://{places}."
         return _again(error, f"{where} Is it running?{hint}")
+    if _REFUSED in error.message:
+        return _setting(error, f"The recognizer at {places} refused the credentials. {_CREDENTIALS}; correct them.")
     if error.retryable or error.action is not Action.NONE:
         return error
-    if "credential" in lower:
-        return _setting(error, f"The recognizer at {places} refused the credentials. {_CREDENTIALS}; correct them.")
     if "function" in lower:
         return _setting(error, f"{places}: the cloud function is not there any more. Correct RIVA_FUNCTION_ID.")
     if "no riva" in lower:

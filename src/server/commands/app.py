@@ -8,12 +8,17 @@ import typer
 
 import asr
 from server.commands.golden import golden
+from server.commands.key import key
 from server.commands.listen import listen
 from server.commands.load import load
 from server.commands.mock_riva import mock_riva
+from server.commands.report import report
+from server.commands.rollout import rollout
 from server.commands.schema import schema
 from server.commands.serve import serve
+from server.commands.status import status
 from server.commands.tables import health, models
+from server.commands.token import token
 from server.commands.transcribe import transcribe
 from server.commands.usage import OneLineGroup
 
@@ -54,7 +59,12 @@ app.command()(transcribe)
 app.command()(listen)
 app.command()(models)
 app.command()(health)
+app.command()(status)
 app.command("mock-riva")(mock_riva)
 app.command()(schema)
+app.command()(report)
+app.command()(rollout)
 app.add_typer(golden, name="golden")
 app.command()(load)
+app.add_typer(key, name="key")
+app.command()(token)

@@ -17,11 +17,13 @@ class Facts:
 
     Attributes:
         url: what to open in a browser.
-        grpc: `host:port` of the Riva face, or "" where it is off.
+        grpc: `host:port` of the Riva face, `grpcs://host:port` with TLS, or "" where it is off.
         engine: `local`, `riva` or `mock`.
         endpoint: the Riva server behind it, or "".
         self_made: where the self-made certificate lies that is in use, or "".
         open_to_others: the gateway listens to other machines too.
+        asks: what clients must show, in words, or "".
+        clear: which ports carry credentials without TLS, in words, or "".
         sample: an audio file to try, or "".
         version: of the gateway.
         command: how to type the command here.
@@ -33,6 +35,8 @@ class Facts:
     endpoint: str
     self_made: str
     open_to_others: bool
+    asks: str
+    clear: str
     sample: str
     version: str
     command: str = "riva-gateway"
@@ -54,7 +58,12 @@ def plain(facts: Facts) -> list[str]:
         lines.append(f"Riva gRPC: {facts.grpc}")
     if facts.self_made:
         lines.append(f"self-made certificate (to trust elsewhere, --ca-cert): {facts.self_made}")
-    if facts.open_to_others:
+    lines.append(f"access: with {facts.asks}" if facts.asks else "access: for everybody who can reach it")
+    if facts.clear:
+        lines.append(
+            f"warning: credentials travel in the clear on the {facts.clear} port; use TLS, or a proxy that does"
+        )
+    if facts.open_to_others and not facts.asks:
         lines.append("warning: other machines can reach this gateway, and it asks nobody who they are")
     return lines
 
@@ -76,8 +85,16 @@ def friendly(facts: Facts) -> list[str]:
         )
     lines.append(f"  [bold]Engine[/bold]   {_escape(describe_engine(facts))}")
     if facts.grpc:
-        lines.append(f"  [bold]gRPC[/bold]     {facts.grpc}   any Riva client can connect here (no TLS)")
-    if facts.open_to_others:
+        plain_text = "" if facts.grpc.startswith("grpcs://") else " (no TLS)"
+        lines.append(f"  [bold]gRPC[/bold]     {facts.grpc}   any Riva client can connect here{plain_text}")
+    if facts.asks:
+        lines.append(f"  [bold]Access[/bold]   with {facts.asks}; a new key: {facts.command} key create NAME")
+    if facts.clear:
+        lines.append(
+            "  [bold yellow]Note[/bold yellow]     Credentials travel in the clear on the "
+            f"{facts.clear} port. Use TLS, or a proxy that does."
+        )
+    if facts.open_to_others and not facts.asks:
         lines.append(
             "  [bold yellow]Note[/bold yellow]     Other machines can reach this gateway, "
             "and it asks nobody who they are."

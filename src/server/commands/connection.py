@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
 
 from asr.client import RivaASRClient
 from asr.config import EngineConfig, GatedConfig, GatewayConfig, MockConfig
 from asr.errors import ASRError
 from asr.mock.plan import MockPlan as Plan
 from asr.mock.plan import load_plan
-from asr.settings import load_settings
+from asr.settings import SettingsError, load_settings
 from server.commands.advice import advise
 from server.commands.exits import Exit, Stop
 from server.commands.target import Target, certificate_to_trust, parse_server
@@ -129,11 +130,12 @@ def engine_config(connection: Connection) -> EngineConfig:
         return config
     target = parse_server(settings.asr_server)
     ca_cert = _readable(connection.ca_cert) or settings.asr_ca_cert
+    if ca_cert is None and not settings.asr_insecure and (target.kind == "gateway" or not settings.riva_ssl_root_cert):
+        ca_cert = certificate_to_trust(target, settings.state_dir, own=settings.tls_cert)
     if target.kind == "riva":
-        return _riva(target, ca_cert, insecure=settings.asr_insecure)
-    if ca_cert is None and not settings.asr_insecure:
-        ca_cert = certificate_to_trust(target, settings.state_dir)
-    return GatewayConfig(url=target.address, ca_cert=ca_cert, insecure=settings.asr_insecure)
+        return _riva(target, ca_cert, settings.asr_api_key, insecure=settings.asr_insecure)
+    token = settings.asr_api_key.get_secret_value() if settings.asr_api_key is not None else ""
+    return GatewayConfig(url=target.address, token=token, ca_cert=ca_cert, insecure=settings.asr_insecure)
 
 
 def read_settings(flags: Mapping[str, object]) -> ServerSettings:
@@ -226,7 +228,7 @@ async def connect(to: Recognizer) -> AsyncIterator[RivaASRClient]:
         news.setLevel(level)
 
 
-def _riva(target: Target, ca_cert: Path | None, *, insecure: bool) -> EngineConfig:
+def _riva(target: Target, ca_cert: Path | None, key: SecretStr | None, *, insecure: bool) -> EngineConfig:
     if insecure:
         raise Stop(
             "--insecure is for gateways (https://…); gRPC always verifies. Give --ca-cert FILE.", Exit.CONFIGURATION
@@ -237,8 +239,14 @@ def _riva(target: Target, ca_cert: Path | None, *, insecure: bool) -> EngineConf
         "riva_host": "",  # the flag wins over a host in the settings
         "riva_ssl": target.tls,
         "riva_ssl_root_cert": ca_cert,
+        "riva_api_key": key,  # the one for this server wins over that of the recognizer in the settings
     }
-    return read_settings(overrides).engine_config()
+    try:
+        return read_settings(overrides).engine_config()
+    except SettingsError as error:
+        if key is None or error.param != "RIVA_API_KEY":
+            raise
+        raise Stop(error.message.replace("RIVA_API_KEY", "ASR_API_KEY"), Exit.CONFIGURATION) from None
 
 
 def _own_recognizer(connection: Connection) -> str:

@@ -17,7 +17,7 @@ import typer
 
 from asr.errors import ASRError, Code
 from asr.settings import SettingsError
-from server.certificates import CertificateError
+from asr.tls_files import CertificateError
 
 P = ParamSpec("P")
 T = TypeVar("T")

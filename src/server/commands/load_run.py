@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -166,27 +166,34 @@ def _at_home(path: Path | None) -> Path | None:
     return None if path is None else path.expanduser()
 
 
-def _watched(watch: str | None, asked: EngineConfig | None) -> tuple[str | None, ssl.SSLContext | None]:
-    """Base URL and trust of the gateway whose `/readyz` is looked at."""
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """The gateway whose `/readyz` is looked at: its base URL, trust in it, and a credential."""
+
+    url: str | None = None
+    tls: ssl.SSLContext | None = None
+    token: str = field(default="", repr=False)
+
+
+def _watched(watch: str | None, asked: EngineConfig | None) -> _Watched:
     config = asked
     if watch is not None:
         if parse_server(watch, flag="--watch").kind != "gateway":
             raise Stop(f"--watch {watch!r}: name the gateway's page, as https://host:8443.", Exit.CONFIGURATION)
         config = recognizer(Connection(server=watch)).config
     if not isinstance(config, GatewayConfig):
-        return None, None
+        return _Watched()
     address = address_of(config.url)
-    return address.http, tls_context(config) if address.secure else None
+    token = config.token if address.secure or address.loopback else ""
+    return _Watched(address.http, tls_context(config) if address.secure else None, token)
 
 
-async def _measure(
-    flags: LoadFlags, plan: SweepPlan, to: Recognizer, watched: tuple[str | None, ssl.SSLContext | None]
-) -> Sweep:
+async def _measure(flags: LoadFlags, plan: SweepPlan, to: Recognizer, watched: _Watched) -> Sweep:
     await _reachable(to)
-    watch = Watch(*watched, flags.pids)
+    watch = Watch(watched.url, watched.tls, flags.pids, token=watched.token)
     try:
         facts = await watch.facts()
-        if watched[0] is not None:
+        if watched.url is not None:
             _warn_of_gauges(facts, flags.watch is not None)
         with LoadScreen(quiet=flags.quiet) as screen:
             listener = Listener(screen.step, screen.progress, screen.row)
@@ -197,11 +204,13 @@ async def _measure(
 
 
 async def _reachable(to: Recognizer) -> None:
-    """Raises ASRError: nobody is there, or not ready."""
+    """Raises ASRError: nobody is there, or not ready, or it wants another credential."""
     async with connect(to) as client:
         readiness = await client.health()
         if not readiness.ready:
             raise ASRError(Code.UNAVAILABLE, readiness.detail, retryable=False, action=Action.NONE)
+        if isinstance(to.config, GatewayConfig):
+            await client.models()  # its readiness is told to everybody; what needs a credential is not
 
 
 def _warn_of_gauges(facts: Facts | None, asked_for: bool) -> None:

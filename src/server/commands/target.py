@@ -63,15 +63,21 @@ def _not_understood(flag: str, text: str, why: str) -> Stop:
     )
 
 
-def certificate_to_trust(target: Target, state_dir: Path) -> Path | None:
-    """The self-made certificate of a gateway on this machine, when that is where `target` points.
+def certificate_to_trust(target: Target, state_dir: Path, *, own: Path | None = None) -> Path | None:
+    """The certificate of a gateway on this machine, when that is where `target` points: `own`, or the self-made one.
 
     It lies in this user's own state directory with its key, so trusting it for localhost gives
-    nobody else anything. It is trusted beside the system's roots, not instead of them.
+    nobody else anything. Over HTTPS it is trusted beside the system's roots; gRPC trusts it alone, and no public
+    authority vouches for localhost.
+
+    Args:
+        target: what `--server` names.
+        state_dir: where the self-made certificate lies.
+        own: TLS_CERT, where the settings name one.
     """
-    if target.kind != "gateway" or not target.tls or not _is_this_machine(target.host):
+    if not target.tls or not _is_this_machine(target.host):
         return None
-    cert = local_certificate(state_dir).cert
+    cert = own if own is not None else local_certificate(state_dir).cert
     return cert if cert.is_file() else None
 
 

@@ -127,6 +127,10 @@ class EndConversation:
         self._close_code = GOING_AWAY
         return [] if self._ended or self._over else self._finish()
 
+    def cut_short(self, error: ASRError, now: float) -> list[Command]:
+        """The client may go on no longer."""
+        return [] if self._ended or self._over else self._break_off(error)
+
     def ticked(self, now: float) -> list[Command]:
         """The first message never came, or the connection has lasted long enough."""
         if self._deadline is not None and now >= self._deadline:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from asr import wire
 from asr.engine import Engine, Readiness, endpoints_of
 from asr.errors import ASRError, Code
+from server.access.http import HttpAccess, grant_of
+from server.access.porter import Porter
 from server.admission import Admission
 from server.api_docs import TAGS, answer, completed
 from server.faces import nim_info
 from server.faces.api_pages import add_pages
 from server.process import ProcessGauges
 from server.refusals import openai_error, refusal
+from server.telemetry import log_schema
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -34,11 +37,13 @@ SECURITY_HEADERS = {
         "object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "microphone=(self), camera=(), geolocation=()",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
 }
-
+HSTS = {"Strict-Transport-Security": "max-age=31536000"}
 
 GOING_DOWN = "The gateway is going down. Open streams finish; new ones are refused."
 RETRY_S = 5
@@ -58,6 +63,8 @@ def build_http(
     routers: Sequence[APIRouter] = (),
     *,
     sockets: Container[str] = (),
+    porter: Porter,
+    only_tls: bool = False,
     version: str,
     page: Path,
 ) -> FastAPI:
@@ -68,11 +75,14 @@ def build_http(
         admission: knows how many streams there are.
         routers: those of the other faces.
         sockets: paths that are WebSockets.
+        porter: lets requests in.
+        only_tls: browsers are told to come by TLS alone for the year to come.
         version: of the gateway.
         page: the folder of the browser page.
     """
     app = FastAPI(title="riva-gateway", version=version, docs_url=None, redoc_url=None)
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(HttpAccess, api=app, porter=porter)
+    app.add_middleware(SecurityHeaders, more=HSTS if only_tls else {})
     _add_errors(app, sockets)
     gauges = ProcessGauges()
 
@@ -92,27 +102,34 @@ def build_http(
         summary="Is it ready?",
         responses={503: answer("Not now; `detail` says why.", {"type": "object"})},
     )
-    async def ready() -> JSONResponse:
-        """Whether streams can be served now: 200, or 503 with the reason."""
+    async def ready(request: Request) -> JSONResponse:
+        """Whether streams can be served now: 200, or 503. Why not, and the state of the process and of the
+        recognizer's endpoints, are for credentials with the scope `metrics`, where credentials are asked for.
+        """
         state = await readiness()
         body = {
             "ready": state.ready,
             "engine": engine.name,
-            "detail": state.detail,
             "version": version,
             "draining": admission.draining,
             "streams": {"in_use": admission.in_use, "limit": admission.max_streams},
-            "process": gauges.look(),
         }
-        endpoints = endpoints_of(engine)
-        if endpoints:
-            body["endpoints"] = endpoints
+        if grant_of(request.scope.get("state")) is not None:
+            body |= {"detail": state.detail, "process": gauges.look()}
+            endpoints = endpoints_of(engine)
+            if endpoints:
+                body["endpoints"] = endpoints
         return JSONResponse(body, 200) if state.ready else JSONResponse(body, 503, {"Retry-After": str(RETRY_S)})
 
     @app.get("/schema/asr.v1.json", tags=["schema"], summary="The messages of WS /v1/stream")
     async def schema() -> dict[str, Any]:
         """The JSON Schema of every message of the native protocol."""
         return wire.schema()
+
+    @app.get("/schema/log.v1.json", tags=["schema"], summary="The lines of the log")
+    async def schema_of_log() -> dict[str, Any]:
+        """The JSON Schema of a line of the gateway's log with `LOG_FORMAT=json`."""
+        return log_schema.schema()
 
     for router in (*routers, nim_info.router(engine, readiness, version=version)):
         app.include_router(router)
@@ -202,8 +219,9 @@ def _methods(app: FastAPI, scope: Scope) -> list[str]:
 class SecurityHeaders:
     """ASGI middleware: the headers that every answer carries; a route may have a content policy of its own."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, more: Mapping[str, str]) -> None:
         self._app = app
+        self._headers = {**SECURITY_HEADERS, **more}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and add the headers to its answer."""
@@ -211,7 +229,7 @@ class SecurityHeaders:
         async def send_secured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
+                for name, value in self._headers.items():
                     headers.setdefault(name, value)
                 headers.setdefault("Cache-Control", "no-cache")
             await send(message)

@@ -24,6 +24,7 @@ from server.faces.rest_request import DetailRoute, Intake, refused, with_notes
 from server.forms import Upload
 from server.jobs.model import MAX_KEY_CHARS, JobView, Status
 from server.models import resolve_model
+from server.telemetry.trace import caller_of
 
 DEFAULT_PAGE = 50
 MAX_PAGE = 200
@@ -91,7 +92,9 @@ def router(desk: Desk, jobs: JobDesk, *, max_upload_bytes: int) -> APIRouter:
 
     async def find(request: Request, job_id: str) -> JobView:
         job = await jobs.get(job_id) if _ID.fullmatch(job_id) else None
-        if job is None or job.owner not in ("", owner_of(request)):
+        # Where everybody shows a credential, what was sent before without one is nobody's.
+        shared = ("",) if desk.porter.gate.is_open else ()
+        if job is None or job.owner not in (*shared, owner_of(request)):
             text = f"There is no job {quoted(job_id)}. Results are kept for a limited time after a job is over."
             raise ASRError(Code.NOT_FOUND, text, param="job_id")
         return job
@@ -106,10 +109,12 @@ def router(desk: Desk, jobs: JobDesk, *, max_upload_bytes: int) -> APIRouter:
         response_model=None,
     )
     async def submit(request: Request) -> Response:
+        desk.count_start(request)
         await jobs.check_room()
         async with intake.taken(request, max_bytes=max_upload_bytes) as (upload, fields):
             asked = read_asked(fields, job=True, refuse=desk.refuse_unsupported)
             options, notes = await _meant(desk, asked.options)
+            options = replace(options, traceparent=caller_of(request.headers.get("traceparent", "")))
             job = await jobs.submit(
                 upload,
                 options,

@@ -56,7 +56,7 @@ class NativeConversation:
         self._close_code = NORMAL
         self._ledger = Ledger()
         # answers owed
-        self._finalizes: deque[str | None] = deque()
+        self._finalizes: deque[tuple[str | None, bool]] = deque()  # its name, and whether the client waits for it
         self._marks: deque[tuple[str | None, int]] = deque()
         self._acked_at = 0.0
         self._acked_bytes = 0
@@ -185,6 +185,14 @@ class NativeConversation:
             return []
         self._close_code = GOING_AWAY
         return [self._send({"type": "status", "state": "draining", "deadline_ms": deadline_ms}), *self._stop(now)]
+
+    def cut_short(self, error: ASRError, now: float) -> list[Command]:
+        """The client may go on no longer, or not with this credential."""
+        if self._receive == self._while_waiting or not self._ready:
+            return self.refused(error, now)
+        if self._receive != self._while_listening:
+            return []
+        return self._cut() if self._window_ms and error.code is Code.UNAUTHORIZED else self._break_off(error)
 
     def ticked(self, now: float) -> list[Command]:
         """Timers: the first message that never came, the session's limit, the heartbeat."""
@@ -351,7 +359,10 @@ class NativeConversation:
     def _finalize(self, ref: str | None) -> list[Command]:
         if len(self._finalizes) >= MAX_OWED:
             raise ASRError(Code.RATE_LIMITED, "Too many finalize messages wait for their answer.")
-        self._finalizes.append(ref)
+        return self._cut(ref, asked=True)
+
+    def _cut(self, ref: str | None = None, *, asked: bool = False) -> list[Command]:
+        self._finalizes.append((ref, asked))
         if self._features is not None and self._features.end_utterance:
             return [Cut(self._take)]
         # The engine cannot cut in mid-stream, or has not said yet: this take ends, another goes on, on one clock.
@@ -415,8 +426,9 @@ class NativeConversation:
     def _answer_finalize(self, audio_ms: int) -> list[Command]:
         commands = self._owed()
         if self._finalizes:
-            ref = self._finalizes.popleft()
-            commands.append(self._send({"type": "finalized", "id": ref, "audio_ms": audio_ms}))
+            ref, asked = self._finalizes.popleft()
+            if asked:
+                commands.append(self._send({"type": "finalized", "id": ref, "audio_ms": audio_ms}))
         return commands
 
     def _owed(self, *, everything: bool = False) -> list[Command]:

@@ -136,7 +136,7 @@ class Resume(_Part):
 
     type: Literal["resume"]
     session_id: str
-    resume_token: str
+    resume_token: str = Field(repr=False)
     last_seq: int = Field(ge=0)
     sent_bytes: int = Field(default=0, ge=0)
 

@@ -22,6 +22,7 @@ from server.deltas import Deltas
 from server.faces import openai_docs as docs
 from server.faces.openai_answers import Turns, body_of, delta_event, done_event, error_event, notes_of, sse
 from server.faces.openai_form import Wanted, read_wanted
+from server.telemetry.watch import ClientGone, StreamWatch
 from server.uploads import read_form
 
 log = structlog.get_logger("server.openai")
@@ -46,7 +47,7 @@ def router(desk: Desk) -> APIRouter:
     )
     async def transcriptions(request: Request) -> Response:
         async with AsyncExitStack() as held:
-            held.enter_context(desk.admitted(request, "openai"))
+            watch = held.enter_context(desk.admitted(request, "openai"))
             form = await read_form(request, desk.spool, max_bytes=desk.limits.max_upload_bytes)
             await held.enter_async_context(form)
             request_id = _request_id(request)
@@ -56,16 +57,17 @@ def router(desk: Desk) -> APIRouter:
             notes = [*wanted.notes, *_check(wanted, agreement, desk)]
             if wanted.stream:
                 telling = _Telling(wanted, agreement)
-                work = asyncio.create_task(desk.transcribe(upload, agreement, on_event=telling.hear))
+                work = asyncio.create_task(desk.transcribe(upload, agreement, watch, on_event=telling.hear))
                 held.push_async_callback(_end, work)
                 telling.follow(work)
                 await while_connected(request, telling.begun())
-                answer: Response = EventStream(telling, held.pop_all())
+                answer: Response = EventStream(telling, held.pop_all(), watch)
                 notes += agreement.warnings
             else:
-                transcript = await while_connected(request, desk.transcribe(upload, agreement))
+                transcript = await while_connected(request, desk.transcribe(upload, agreement, watch))
                 body = body_of(transcript, wanted)
                 answer = Response(body.content, media_type=body.media_type)
+                watch.sent_bytes += len(answer.body)
                 notes += notes_of(transcript)
         for name, value in note_headers(notes):
             answer.headers.append(name, value)
@@ -216,11 +218,12 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, telling: _Telling, held: AsyncExitStack) -> None:
+    def __init__(self, telling: _Telling, held: AsyncExitStack, watch: StreamWatch) -> None:
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._telling = telling
         self._held = held
+        self._watch = watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events as they come. A failure has been told by then; what is held hears of it, for the log."""
@@ -236,7 +239,7 @@ class EventStream(Response):
         try:
             await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
-                raise ASRError(Code.IDLE_TIMEOUT, "The client went away before the end of its stream.")
+                raise ClientGone
             sending.result()
         finally:
             sending.cancel()
@@ -246,6 +249,7 @@ class EventStream(Response):
     async def _send(self, send: Send) -> None:
         async for piece in self._telling.pieces():
             await send({"type": "http.response.body", "body": piece, "more_body": True})
+            self._watch.sent_bytes += len(piece)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

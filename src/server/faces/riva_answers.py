@@ -6,9 +6,6 @@ the bound in place of its mistake. So everything here has a length.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -51,23 +48,6 @@ class Notes:
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """As gRPC metadata."""
         return tuple((NOTE_KEY, _printable(sentence)) for sentence in self.said)
-
-
-@contextmanager
-def logged(call: str, peer: str) -> Iterator[None]:
-    """A log line when a call begins, one when it ends, like those of the WebSocket faces."""
-    started = time.monotonic()
-    error: str | None = "cancelled"
-    log.info("stream opened", face="riva_grpc", call=call, peer=peer)
-    try:
-        yield
-        error = None
-    except Exception as failure:
-        error = failure.code.value if isinstance(failure, ASRError) else Code.INTERNAL.value
-        raise
-    finally:
-        duration_ms = int((time.monotonic() - started) * 1000)
-        log.info("stream closed", face="riva_grpc", call=call, peer=peer, duration_ms=duration_ms, error=error)
 
 
 async def refuse(context: Message, failure: Exception, notes: Notes) -> NoReturn:

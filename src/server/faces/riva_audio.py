@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from asr.audio import AudioDecoder
 from asr.engine import BYTES_PER_MS, AudioInput, EndUtterance
 from asr.errors import ASRError, Code
+from server.telemetry.takes import TakeWatch
 
 SLICE_BYTES = 64 * 1024
 """A whole recording is decoded in slices of this size, with the loop free in between."""
@@ -54,8 +55,8 @@ async def _after(waiting: list[AudioInput], source: AsyncGenerator[AudioInput]) 
         yield item
 
 
-async def decoded(recording: bytes, decoder: AudioDecoder, max_ms: int) -> AsyncGenerator[AudioInput]:
-    """A whole recording, decoded slice by slice.
+async def decoded(recording: bytes, decoder: AudioDecoder, max_ms: int, take: TakeWatch) -> AsyncGenerator[AudioInput]:
+    """A whole recording, decoded slice by slice; `take` is told of its audio.
 
     Raises:
         ASRError: `bad_audio` for what cannot be decoded, `bad_request` for more than `max_ms` of sound.
@@ -70,8 +71,12 @@ async def decoded(recording: bytes, decoder: AudioDecoder, max_ms: int) -> Async
                 param="audio",
             )
         if pcm:
+            take.fed(len(pcm), channels=decoder.out_channels)
+            take.taken()
             yield pcm
         await asyncio.sleep(0)
     pcm = decoder.finish()
     if pcm:
+        take.fed(len(pcm), channels=decoder.out_channels)
+        take.taken()
         yield pcm

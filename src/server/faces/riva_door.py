@@ -14,10 +14,20 @@ import structlog
 
 from asr.errors import ASRError
 from asr.riva_proto import Message
+from server.access.grants import Grant, Scope
+from server.access.grpc import current_grant
+from server.access.porter import Porter
+from server.access.vigil import Vigil
 from server.admission import Admission
-from server.principal import grpc_address, principal_of
+from server.faces.riva_visit import Visit
+from server.principal import grpc_address
+from server.telemetry.hub import Telemetry
+from server.telemetry.record import Kind
+from server.telemetry.watch import StreamWatch
 
 log = structlog.get_logger("server.stream")
+
+FACE = "riva_grpc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +50,20 @@ class RivaFaceLimits:
 
 
 class Door:
-    """Open until it is drained."""
+    """Open until it is drained.
 
-    def __init__(self, admission: Admission) -> None:
+    Args:
+        admission: gives each call its place.
+        porter: lets in, and counts what callers use.
+        telemetry: told of every call.
+    """
+
+    def __init__(self, admission: Admission, porter: Porter, telemetry: Telemetry) -> None:
         self._admission = admission
+        self._telemetry = telemetry
+        self._porter = porter
+        self._vigil = Vigil(porter)
+        self._visits: dict[Message, Visit] = {}
         self._reads: set[asyncio.Timeout] = set()
         self._closing = asyncio.Event()
         self._drained = asyncio.Event()
@@ -82,43 +102,88 @@ class Door:
             raise self.shutting_down()
 
     @contextmanager
-    def admitted(self, context: Message) -> Iterator[None]:
-        """Take one of the gateway's places for as long as a call is recognized.
+    def admitted(self, context: Message, kind: Kind) -> Iterator[StreamWatch]:
+        """Take one of the gateway's places for as long as a call is recognized, and watch over it.
 
         Raises:
             ASRError: see `Admission.admit`.
         """
-        who = principal_of(context.invocation_metadata() or (), grpc_address(context.peer()))
+        grant = self._grant(context)
         try:
-            place = self._admission.admit(who)
+            place = self._porter.admit(self._admission, grant)
         except ASRError as error:
-            log.debug("stream refused", face="riva_grpc", principal=who, code=error.code.value)
+            log.debug("stream refused", face=FACE, principal=grant.principal, code=error.code.value)
+            self._telemetry.refused(FACE, error.code)
             raise
         try:
-            yield
+            shown = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+            watch = self._telemetry.open(
+                FACE,
+                kind=kind,
+                peer=context.peer(),
+                principal=grant.principal,
+                traceparent=shown.get("traceparent", ""),
+                tracestate=shown.get("tracestate", ""),
+            )
+            visit = Visit(grant, watch)
+            with watch.until_over(), visit.within(), self._attended(context, visit, kind):
+                yield watch
         finally:
             place.release()
+
+    @contextmanager
+    def _attended(self, context: Message, visit: Visit, kind: Kind) -> Iterator[None]:
+        """A stream is looked after; a recording that was taken is served to its end, and then counted."""
+        try:
+            if kind == "live":
+                self._visits[context] = visit
+                self._vigil.begin(visit)
+            yield
+        finally:
+            if kind == "live":
+                del self._visits[context]
+                self._vigil.end(visit)
+            else:
+                self._porter.usage.spend(visit.grant, visit.audio_ms)
+
+    def _grant(self, context: Message) -> Grant:
+        """What the caller may do: as it was let in; where no interceptor stands in front, as the gate says."""
+        grant = current_grant()
+        if grant is None:
+            address = grpc_address(context.peer())
+            grant = self._porter.gate.enter(context.invocation_metadata() or (), address, Scope.TRANSCRIBE)
+        return grant
 
     async def read(self, context: Message, limit_s: float) -> Message | None:
         """The next message of a stream, `grpc.aio.EOF` at its end, or None as soon as the face is draining.
 
         Raises:
+            ASRError: the caller may stay no longer.
             TimeoutError: none came within `limit_s` seconds.
         """
         if self.draining:
             return None
+        visit = self._visits.get(context)
+        if visit is not None and visit.error is not None:
+            raise visit.error
         # No task for each message: what wakes a reader is the bound that it has anyway.
         bound = asyncio.timeout(limit_s)
         try:
             async with bound:
                 self._reads.add(bound)
+                if visit is not None:
+                    visit.bound = bound
                 try:
                     return await context.read()
                 finally:
                     self._reads.discard(bound)
+                    if visit is not None:
+                        visit.bound = None
         except TimeoutError:
             if self.draining:
                 return None
+            if visit is not None and visit.error is not None:
+                raise visit.error from None
             raise
 
     async def pause(self, limit_s: float) -> None:

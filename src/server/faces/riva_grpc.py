@@ -23,12 +23,16 @@ from asr.events import Final, Gap, Progress
 from asr.options import Options
 from asr.riva_codec import ResponseWriter, config_rows, options_from, write_recognize
 from asr.riva_proto import Message, asr_grpc, health_grpc
+from server.access.porter import Porter, open_porter
 from server.admission import Admission
-from server.faces.riva_answers import Notes, logged, missing, refuse
+from server.faces.riva_answers import Notes, missing, refuse
 from server.faces.riva_audio import Ended, counted, decoded, rest_of
 from server.faces.riva_door import Door, RivaFaceLimits
 from server.faces.riva_health import Health
 from server.models import House, resolve_model
+from server.telemetry.hub import Telemetry
+from server.telemetry.takes import TakeWatch
+from server.telemetry.watch import StreamWatch
 
 __all__ = ["RivaFace", "RivaFaceLimits", "add_riva_face"]
 
@@ -62,6 +66,8 @@ def add_riva_face(
     aliases: Mapping[str, str] | None = None,
     refuse_unsupported: bool = False,
     limits: RivaFaceLimits | None = None,
+    porter: Porter | None = None,
+    telemetry: Telemetry | None = None,
 ) -> RivaFace:
     """Register recognition, health and reflection on `server`, before it is started.
 
@@ -76,12 +82,18 @@ def add_riva_face(
         aliases: model names that clients may use → the served model that is meant ("" for the engine's choice).
         refuse_unsupported: refuse what the engine cannot do; else it is left out with a note.
         limits: the bounds.
+        porter: counts what callers use; who may come in is asked by the interceptor of `server` (`server.access.grpc`).
+        telemetry: told of every call.
 
     Returns:
         The face, to be drained before the server is stopped.
     """
     limits = limits or RivaFaceLimits()
-    door = Door(admission)
+    door = Door(
+        admission,
+        porter if porter is not None else open_porter(),
+        telemetry if telemetry is not None else Telemetry(),
+    )
     recognition = _Recognition(engine, stereo, dict(aliases or {}), refuse_unsupported, limits, door)
     asr_grpc.add_RivaSpeechRecognitionServicer_to_server(recognition, server)
     health_grpc.add_HealthServicer_to_server(Health(engine, door, limits.health_interval_ms), server)
@@ -111,8 +123,8 @@ class _Recognition:
         """Audio in, results out while it arrives."""
         notes = Notes()
         try:
-            with self._door.admitted(context), logged("StreamingRecognize", context.peer()):
-                await self._stream(context, notes)
+            with self._door.admitted(context, "live") as watch:
+                await self._stream(context, notes, watch)
         except Exception as error:
             await refuse(context, error, notes)
         context.set_trailing_metadata(notes.metadata())
@@ -121,8 +133,8 @@ class _Recognition:
         """A whole recording in, all results out."""
         notes = Notes()
         try:
-            with self._door.admitted(context), logged("Recognize", context.peer()):
-                response = await self._recognize(request, context, notes)
+            with self._door.admitted(context, "recording") as watch:
+                response = await self._recognize(request, context, notes, watch)
         except Exception as error:
             await refuse(context, error, notes)
         context.set_trailing_metadata(notes.metadata())
@@ -146,31 +158,36 @@ class _Recognition:
         except Exception as error:
             await refuse(context, error, Notes())
 
-    async def _stream(self, context: Message, notes: Notes) -> None:
+    async def _stream(self, context: Message, notes: Notes, watch: StreamWatch) -> None:
         first = await self._first_message(context)
         config = first.streaming_config
         options, fmt = options_from(
             config.config, partials=config.interim_results, request_id=_request_id(first, context)
         )
         decoder = AudioDecoder(fmt, stereo=self._channels(config.config))
-        agreement = await self._agree(options, notes)
+        agreement = await self._agree(options, notes, watch)
         self._door.check()
         # Sent at once, so that a client knows its stream stands before there is anything to say.
         await context.send_initial_metadata(notes.metadata())
         writer = ResponseWriter(options)
         ended = Ended()
-        source = self._audio(context, decoder, agreement, notes, ended)
+        take = watch.take()
+        source = self._audio(context, decoder, agreement, notes, ended, take)
         try:
             async with aclosing(source):
                 audio, channels = await counted(source, decoder) if self._splits(config.config) else (source, 1)
                 stream = self._engine.stream(audio, replace(agreement.options, channels=channels))
                 async with aclosing(audio), aclosing(stream) as events:
                     async for event in events:
+                        told = take.heard(event)
                         if isinstance(event, Gap):
                             notes.add(missing(event))
                         response = writer.write(event)
                         if response is not None:
                             await self._send(context, response)
+                            watch.sent_bytes += response.ByteSize()
+                            if told is not None:
+                                watch.sent(told)
         except ASRError:
             # What the engine makes of audio that was cut short is not what went wrong.
             if ended.failure is None:
@@ -205,19 +222,28 @@ class _Recognition:
         return first
 
     async def _audio(
-        self, context: Message, decoder: AudioDecoder, agreement: Agreement, notes: Notes, ended: Ended
+        self,
+        context: Message,
+        decoder: AudioDecoder,
+        agreement: Agreement,
+        notes: Notes,
+        ended: Ended,
+        take: TakeWatch,
     ) -> AsyncGenerator[AudioInput]:
         while True:
             try:
                 request = await self._next(context, ended)
                 if request is None:
                     break
+                received = take.came(len(request.audio_content))
                 pcm = decoder.feed(request.audio_content) if request.audio_content else b""
             except ASRError as error:
                 # Not raised here: the engine would drop what it has heard. It is once the last final is out.
                 ended.failure = error
                 break
             if pcm:
+                take.fed(len(pcm), received, channels=decoder.out_channels)
+                take.taken()
                 yield pcm
             if request.runtime_config and _ends_utterance(request.runtime_config, notes):
                 if agreement.features.end_utterance:
@@ -227,6 +253,8 @@ class _Recognition:
         if decoder.received_bytes:
             pcm = rest_of(decoder, ended)
             if pcm:
+                take.fed(len(pcm), channels=decoder.out_channels)
+                take.taken()
                 yield pcm
 
     async def _next(self, context: Message, ended: Ended) -> Message | None:
@@ -245,21 +273,24 @@ class _Recognition:
             raise ASRError(Code.BAD_REQUEST, "A second streaming_config came. Open a new stream for it.")
         return request
 
-    async def _recognize(self, request: Message, context: Message, notes: Notes) -> Message:
+    async def _recognize(self, request: Message, context: Message, notes: Notes, watch: StreamWatch) -> Message:
         options, fmt = options_from(request.config, partials=False, request_id=_request_id(request, context))
         if not request.audio:
             raise ASRError(Code.BAD_AUDIO, "The audio is empty: not one byte came.", param="audio")
         decoder = AudioDecoder(fmt, stereo=self._channels(request.config))
-        agreement = await self._agree(options, notes)
+        agreement = await self._agree(options, notes, watch)
         finals: list[Final] = []
         audio_ms = 0
-        source = decoded(request.audio, decoder, self._limits.max_audio_ms)
+        take = watch.take()
+        take.came(len(request.audio))
+        source = decoded(request.audio, decoder, self._limits.max_audio_ms, take)
         try:
             async with aclosing(source):
                 audio, channels = await counted(source, decoder) if self._splits(request.config) else (source, 1)
                 stream = self._engine.stream(audio, replace(agreement.options, channels=channels, recording=True))
                 async with aclosing(audio), aclosing(stream) as events:
                     async for event in events:
+                        take.heard(event)
                         if isinstance(event, Final) and event.text:
                             finals.append(event)
                         elif isinstance(event, Progress):
@@ -268,7 +299,9 @@ class _Recognition:
                             notes.add(missing(event))
         finally:
             notes.add(*decoder.warnings)
-        return write_recognize(finals, options, audio_ms)
+        response = write_recognize(finals, options, audio_ms)
+        watch.sent_bytes += response.ByteSize()
+        return response
 
     def _splits(self, config: Message) -> bool:
         return self._channels(config) == "split"
@@ -278,11 +311,12 @@ class _Recognition:
         asked = config.enable_separate_recognition_per_channel and self._stereo != "refuse"
         return "split" if asked else self._stereo
 
-    async def _agree(self, options: Options, notes: Notes) -> Agreement:
+    async def _agree(self, options: Options, notes: Notes, watch: StreamWatch) -> Agreement:
         models = await self._engine.models()
         agreement = self._house.agree(options, models, self._engine.features)
         notes.add(*agreement.warnings)
-        return agreement
+        watch.agreed(agreement.options.model, agreement.options.language)
+        return replace(agreement, options=replace(agreement.options, traceparent=watch.start.trace.header()))
 
     async def _send(self, context: Message, response: Message) -> None:
         limit_s = self._limits.slow_reader_timeout_ms / 1000

@@ -41,6 +41,7 @@ from server.faces.sagemaker_request import (
 from server.forms import Upload
 from server.readiness import ReadinessWatch
 from server.refusals import refusal
+from server.telemetry.watch import StreamWatch
 from server.uploads import content_type_of, read_body, read_form, read_json
 
 log = structlog.get_logger("server.sagemaker")
@@ -114,7 +115,7 @@ class _Invocations:
         """One invocation."""
         attributes = read_attributes(request.headers.get(ATTRIBUTES_HEADER, ""))
         way = forced_way(forced, attributes)
-        with self._desk.admitted(request, "sagemaker"):
+        with self._desk.admitted(request, "sagemaker") as watch:
             try:
                 async with asyncio.timeout(self._limits.timeout_ms / 1000), AsyncExitStack() as stack:
                     upload, fields = await self._take_in(request, stack)
@@ -122,7 +123,10 @@ class _Invocations:
                         lambda name: fields.get(name, "") or attributes.get(name, ""),
                         refuse_unsupported=self._desk.refuse_unsupported,
                     )
-                    return await while_connected(request, self._recognize(upload, options, way, left_out(fields)))
+                    recognizing = self._recognize(upload, options, way, left_out(fields), watch)
+                    answer = await while_connected(request, recognizing)
+                    watch.sent_bytes += len(answer.body)
+                    return answer
             except TimeoutError:
                 raise self._too_slow() from None
 
@@ -153,7 +157,9 @@ class _Invocations:
             raise
         return await stack.enter_async_context(upload), read_members(members)
 
-    async def _recognize(self, upload: Upload, options: Options, way: Way, notes: tuple[str, ...]) -> Response:
+    async def _recognize(
+        self, upload: Upload, options: Options, way: Way, notes: tuple[str, ...], watch: StreamWatch
+    ) -> Response:
         chosen = choose(
             way,
             size_bytes=upload.size_bytes,
@@ -172,7 +178,7 @@ class _Invocations:
                 log.info("HTTP route failed, the recognizer is asked", code=error.code.value, error=error.message)
                 chosen = replace(chosen, why_not=error.code.value)
         agreement = await self._desk.agree(options)
-        transcript = await self._desk.transcribe(upload, agreement)
+        transcript = await self._desk.transcribe(upload, agreement, watch)
         said = [*notes, chosen.note] if chosen.note else [*notes]
         body = sagemaker_answer.from_transcript(transcript, Way.GRPC, said)
         attributes = sagemaker_answer.attributes(Way.GRPC, self._desk.engine.name, chosen.why_not)

@@ -172,6 +172,12 @@ class PlainConversation:
         """The server goes down: what was said so far still becomes results."""
         return self._leave("draining", "The gateway is going down. Connect again.")
 
+    def cut_short(self, error: ASRError, now: float) -> list[Command]:
+        """The client may go on no longer."""
+        if self._over or self._ended:
+            return []
+        return self.refused(error, now) if self._decoder is None else self._break_off(error)
+
     def ticked(self, now: float) -> list[Command]:
         """The first message never came, or the session nears its limit, or has reached it."""
         if self._start_due is not None and now >= self._start_due:

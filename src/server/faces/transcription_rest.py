@@ -54,15 +54,16 @@ def router(
         response_class=Response,
     )
     async def transcribe(request: Request) -> Response:
-        with desk.admitted(request, "rest"):
+        with desk.admitted(request, "rest") as watch:
             async with intake.taken(request, max_bytes=desk.limits.max_upload_bytes) as (upload, fields):
                 asked = read_asked(fields, refuse=desk.refuse_unsupported)
                 agreement = await desk.agree(asked.options)
-                work = desk.transcribe(upload, agreement, stereo=asked.stereo)
+                work = desk.transcribe(upload, agreement, watch, stereo=asked.stereo)
                 transcript = await while_connected(request, work)
                 shape = Shape(asked.timestamps, asked.words, asked.format)
                 body = body_of(transcript, shape, filename=upload.filename, now=now())
-        answer = Response(body.content, media_type=body.media_type)
+                answer = Response(body.content, media_type=body.media_type)
+                watch.sent_bytes += len(answer.body)
         return with_notes(answer, (*asked.notes, *notes_of(transcript)))
 
     @routes.get(

@@ -5,8 +5,9 @@ Pure.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import MappingProxyType
@@ -145,7 +146,7 @@ class WorkRules:
 
     max_audio_ms: int = 86_400_000
     stereo: Stereo = "mix"
-    webhook_secret: str = ""
+    webhook_secret: str = field(default="", repr=False)
     webhook_attempts: int = 8
     webhook_timeout_ms: int = 10_000
     webhook_private: bool = False
@@ -179,6 +180,17 @@ def options_to_json(options: Options) -> Json:
     found["phrases"] = [asdict(phrase) for phrase in options.phrases]
     found["upstream_options"] = dict(options.upstream_options)
     return found
+
+
+def wishes_of(options: Options, webhook_url: str) -> str:
+    """What a request asks for, as one text: a key that comes again must come with the same.
+
+    It is compared with what earlier versions have stored. So a field that `Options` gains is left out here while it
+    has its default, and always where it is the request's own, as its ids are.
+    """
+    found = options_to_json(replace(options, request_id=""))
+    del found["traceparent"]
+    return json.dumps([found, webhook_url], sort_keys=True)
 
 
 def options_from_json(message: Mapping[str, Any]) -> Options:

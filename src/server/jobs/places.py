@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
 
-from asr.engine import AudioInput, Engine, Features, Model, Readiness
+from asr.engine import AudioInput, EndUtterance, Engine, Features, Model, Readiness
 from asr.errors import ASRError, Code
 from asr.events import Event
 from asr.options import Options
 from server.admission import Admission, Place
+from server.rollout.state import SwitchedOff
+from server.telemetry.hub import Telemetry
+from server.telemetry.takes import TakeWatch
 
 PRINCIPAL = "jobs"
 RESERVE_PERCENT = 10
@@ -23,14 +29,23 @@ class PatientEngine:
     Args:
         engine: closed by its owner, not here.
         admission: where the places are.
+        telemetry: told of every stream.
         patience_ms: how long a stream waits for a recognizer that refuses, before it fails with that. For a place among
-            live streams it waits as long as these need them all.
+            live streams it waits as long as these need them all, and while the operator has switched transcription off
+            as long as that lasts.
     """
 
-    def __init__(self, engine: Engine, admission: Admission, *, patience_ms: int) -> None:
+    def __init__(self, engine: Engine, admission: Admission, telemetry: Telemetry, *, patience_ms: int) -> None:
         self._engine = engine
+        self._telemetry = telemetry
         self._admission = admission
         self._patience_s = patience_ms / 1000
+        self._off_until_s = -math.inf
+
+    @property
+    def off_until_s(self) -> float:
+        """The loop's time when a stream last waited because transcription is switched off; -inf: never."""
+        return self._off_until_s
 
     @property
     def name(self) -> str:
@@ -57,15 +72,20 @@ class PatientEngine:
     async def stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
         """The inner engine's stream, once there is a place for it."""
         place = await self._place()
-        events = self._engine.stream(audio, options)
+        watch = self._telemetry.open(
+            "job", kind="recording", peer="", principal=PRINCIPAL, traceparent=options.traceparent
+        )
+        watch.agreed(options.model, options.language)
+        take = watch.take(options.channels)
+        traced = replace(options, traceparent=watch.start.trace.header())
         try:
-            async for event in events:
-                yield event
+            with watch.until_over():
+                async with aclosing(self._engine.stream(_counted(audio, take), traced)) as events:
+                    async for event in events:
+                        take.heard(event)
+                        yield event
         finally:
-            try:
-                await events.aclose()
-            finally:
-                place.release()
+            place.release()
 
     async def aclose(self) -> None:
         """Nothing: the inner engine is another's."""
@@ -79,7 +99,10 @@ class PatientEngine:
                     raise ASRError(Code.OVERLOADED, "Live streams need the places of this gateway.")
                 return self._admission.admit(PRINCIPAL)
             except ASRError as error:
-                if self._engine.refusal() is None:
+                refused = self._engine.refusal()
+                if isinstance(refused, SwitchedOff):
+                    self._off_until_s = loop.time()
+                if refused is None or isinstance(refused, SwitchedOff):
                     until = loop.time() + self._patience_s
                 if not error.retryable or loop.time() >= until:
                     raise
@@ -89,3 +112,11 @@ class PatientEngine:
         most = self._admission.max_streams
         reserve = min(most - 1, max(1, most * RESERVE_PERCENT // 100))
         return most - self._admission.in_use <= reserve
+
+
+async def _counted(audio: AsyncIterable[AudioInput], take: TakeWatch) -> AsyncGenerator[AudioInput]:
+    async for item in audio:
+        if not isinstance(item, EndUtterance):
+            take.fed(len(item))
+            take.taken()
+        yield item

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
@@ -37,12 +35,13 @@ from server.jobs.model import (
     check_database_url,
     checked_labels,
     no_such_job,
-    options_to_json,
+    wishes_of,
 )
 from server.jobs.places import PatientEngine
 from server.jobs.webhook import checked_url
 from server.settings import ServerSettings
 from server.spool import Spool
+from server.telemetry.hub import Telemetry
 
 if TYPE_CHECKING:
     from server.jobs.database import Database
@@ -61,6 +60,7 @@ REOPEN_S = 5.0
 PLACE_PATIENCE_MS = 30_000
 END_TIMEOUT_S = 5.0
 DATABASE_THREADS = 4
+COUNT_AGAIN_S = 5.0
 MAX_ID_CHARS = 64
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
@@ -74,6 +74,8 @@ class Jobs:
         admission: its streams take places there.
         spool: where the uploads lie.
         rules: how jobs are done; None for what the settings say.
+        telemetry: told of every stream that a part of a recording makes.
+        heard: told of the audio, in ms, that was recognized for an owner of jobs.
 
     Raises:
         ASRError: `bad_request` where JOBS_DATABASE_URL is none.
@@ -87,9 +89,13 @@ class Jobs:
         spool: Spool,
         *,
         rules: WorkRules | None = None,
+        telemetry: Telemetry | None = None,
+        heard: Callable[[str, float], None] = lambda owner, audio_ms: None,
     ) -> None:
+        self._heard = heard
         self._settings = settings
-        self._engine = PatientEngine(engine, admission, patience_ms=PLACE_PATIENCE_MS)
+        told = telemetry if telemetry is not None else Telemetry()
+        self._engine = PatientEngine(engine, admission, told, patience_ms=PLACE_PATIENCE_MS)
         self._spool = spool
         self._rules = rules or _rules(settings)
         self._file = settings.state_dir / "jobs.sqlite"
@@ -104,6 +110,8 @@ class Jobs:
         self._opened = asyncio.Event()
         self._ending = asyncio.Event()
         self._trouble = ""
+        self._counts: Mapping[str, int] = {}
+        self._count_again_at = 0.0
 
     @property
     def max_upload_bytes(self) -> int:
@@ -165,8 +173,7 @@ class Jobs:
         there = await self._there()
         fingerprint = ""
         if idempotency_key:
-            said = json.dumps([options_to_json(replace(options, request_id="")), webhook_url], sort_keys=True)
-            fingerprint = await asyncio.to_thread(_fingerprint, upload.path, said)
+            fingerprint = await asyncio.to_thread(_fingerprint, upload.path, wishes_of(options, webhook_url))
         most = self._settings.jobs_parts
         job = NewJob(
             id=str(uuid.uuid4()),
@@ -224,6 +231,20 @@ class Jobs:
         there = await self._there()
         statuses = [status] if isinstance(status, Status) else [*(status or ())]
         return await self._ask(there.store.page, owner=owner, statuses=statuses, limit=limit, before=before)
+
+    async def counts(self) -> dict[str, int]:
+        """How many jobs there are, by their status, as it was `COUNT_AGAIN_S` ago at most: whoever asks often, costs
+        the database nothing. Where nothing is open, nothing is opened for it.
+
+        Raises:
+            ASRError: `unavailable` where the database is away.
+        """
+        now = asyncio.get_running_loop().time()
+        there = self._open
+        if there is not None and now >= self._count_again_at:
+            self._count_again_at = now + COUNT_AGAIN_S
+            self._counts = await self._ask(there.store.counts)
+        return {status.value: self._counts.get(status.value, 0) for status in Status}
 
     async def cancel(self, job_id: str, owner: str | None = None) -> JobView:
         """End a job that is not over; its work stops within a second, whichever gateway does it.
@@ -362,7 +383,7 @@ class Jobs:
         def met(database: Database) -> None:
             self._database = database
 
-        return open_wing(self._settings, self._engine, self._spool, self._rules, loop, self._threads, met)
+        return open_wing(self._settings, self._engine, self._spool, self._rules, loop, self._threads, met, self._heard)
 
     async def _ask(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         try:

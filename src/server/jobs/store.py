@@ -62,6 +62,7 @@ class Claimed:
     parts: int
     attempts: int
     warnings: tuple[str, ...] = ()
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,12 @@ class Store:
         with self._engine.connect() as conn:
             self._check_room(conn, spool, max_pending)
 
+    def counts(self) -> dict[str, int]:
+        """How many jobs there are, by their status."""
+        query = sa.select(JOBS.c.status, sa.func.count().label("jobs")).group_by(JOBS.c.status)
+        with self._engine.connect() as conn:
+            return {row.status: row.jobs for row in conn.execute(query)}
+
     def get(self, job_id: str, owner: str | None = None) -> JobView | None:
         """A job with its transcript, or None; also None where it is not this owner's."""
         with self._engine.connect() as conn:
@@ -202,6 +209,7 @@ class Store:
             parts=row.parts,
             attempts=row.attempts,
             warnings=tuple(json.loads(row.warnings)),
+            owner=row.owner,
         )
 
     def complete(self, job_id: str, runner: str, transcript: Transcript) -> bool:
@@ -239,13 +247,16 @@ class Store:
                 self._mine(job_id, runner).values(status=Status.PENDING.value, runner="", attempts=JOBS.c.attempts - 1)
             )
 
-    def stuck(self, job_id: str, runner: str) -> int:
-        """The recognizer is away. Since when it has been for this job, in ms before now; it keeps over restarts."""
+    def stuck(self, job_id: str, runner: str, *, anew: bool = False) -> int:
+        """The recognizer is away. Since when it has been for this job, in ms before now; it keeps over restarts.
+
+        `anew`: since now, whatever was before.
+        """
         with self._engine.begin() as conn:
             now_ms = self.now_ms(conn)
             since = conn.execute(
                 self._mine(job_id, runner)
-                .values(stuck_ms=sa.func.coalesce(JOBS.c.stuck_ms, now_ms))
+                .values(stuck_ms=now_ms if anew else sa.func.coalesce(JOBS.c.stuck_ms, now_ms))
                 .returning(JOBS.c.stuck_ms)
             ).scalar()
         return 0 if since is None else max(0, now_ms - int(since))

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import structlog
 
-from asr.engine import Engine
 from server.jobs.database import AWAY, Database, postgres_url, sqlite_url
 from server.jobs.durable import Durable
 from server.jobs.keeper import Keeper
 from server.jobs.lives import Lives
 from server.jobs.model import WorkRules
+from server.jobs.places import PatientEngine
 from server.jobs.store import Store
 from server.jobs.work import Work
 from server.settings import ServerSettings
@@ -73,12 +73,13 @@ class Wing:
 
 def open_wing(
     settings: ServerSettings,
-    engine: Engine,
+    engine: PatientEngine,
     spool: Spool,
     rules: WorkRules,
     loop: asyncio.AbstractEventLoop,
     threads: Executor,
     met: Callable[[Database], None],
+    heard: Callable[[str, float], None],
 ) -> Wing:
     """Open the database and begin to work.
 
@@ -90,6 +91,7 @@ def open_wing(
         loop: where they are recognized.
         threads: where the keeper asks the database.
         met: told of the database before it is asked anything: to shut it, should it never answer.
+        heard: told of the audio, in ms, that was recognized for an owner of jobs.
 
     Raises:
         ASRError: `bad_request` for a URL that is none, `unavailable` where this process does jobs already.
@@ -104,7 +106,7 @@ def open_wing(
     durable = Durable(database, gateway_id=gateway_id, spool=spool_id, concurrency=settings.jobs_concurrency)
     store = Store(database, durable)
     lives = Lives(database, settings.state_dir / "lives", gateway_id, store.now_ms)
-    work = Work(store, engine, spool, spool_id, rules, loop)
+    work = Work(store, engine, spool, spool_id, rules, loop, heard)
     keeper = Keeper(
         store,
         durable,

@@ -13,21 +13,23 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import structlog
 
 from asr.cutting import PartResult, transcribe_long
-from asr.engine import Engine
 from asr.errors import ASRError, Code
 from asr.transcript import Transcript
 from server.jobs.database import AWAY
 from server.jobs.delivery import Delivery, deliver, public_trust
 from server.jobs.durable import HandedBack
 from server.jobs.model import WorkRules, retry_delay_ms
+from server.jobs.places import PatientEngine
 from server.jobs.store import Claimed, Standing, Store
 from server.jobs.webhook import DELIVERY, EVENT, SIGNATURE, body_of, delivery_id, event_of, sign
+from server.rollout.state import SwitchedOff
 from server.spool import Spool
 
 log = structlog.get_logger("server.jobs")
@@ -68,18 +70,21 @@ class Work:
         spool: where the uploads lie; `spool_id` is its name among gateways.
         rules: see there.
         loop: the gateway's.
+        heard: told there of the audio, in ms, that was recognized for an owner of jobs.
     """
 
     def __init__(
         self,
         store: Store,
-        engine: Engine,
+        engine: PatientEngine,
         spool: Spool,
         spool_id: str,
         rules: WorkRules,
         loop: asyncio.AbstractEventLoop,
+        heard: Callable[[str, float], None] = lambda owner, audio_ms: None,
     ) -> None:
         self._store = store
+        self._heard = heard
         self._engine = engine
         self._spool = spool
         self._spool_id = spool_id
@@ -142,7 +147,13 @@ class Work:
             except HandedBack:
                 self._hand_back(claimed)
                 raise
-            return "dropped" if outcome is None else self._stored(job_id, runner, outcome)
+            if outcome is None:
+                return "dropped"
+            word = self._stored(job_id, runner, outcome)
+            if word == "completed" and isinstance(outcome, Transcript):
+                with suppress(RuntimeError):  # the loop has gone down
+                    self._loop.call_soon_threadsafe(self._heard, claimed.owner, outcome.duration_ms)
+            return word
         except ASRError as error:  # its options cannot be read
             return self._stored(job_id, runner, error)
         except Exception as error:
@@ -267,12 +278,15 @@ class Work:
         tries = 0
         while True:
             tries += 1
+            begun_s = self._loop.time()
             try:
                 transcript = await self._once(claimed)
             except ASRError as error:
                 if not error.retryable:
                     return self._told(claimed, error)
-                wait_ms = await self._wait_ms(claimed, error, tries)
+                # The time that the operator has taken is not the recognizer's.
+                was_off = isinstance(error, SwitchedOff) or self._engine.off_until_s >= begun_s
+                wait_ms = await self._wait_ms(claimed, error, tries, anew=was_off)
                 if wait_ms is None:
                     return self._told(claimed, _gave_up(error, self._rules.retry_for_ms))
                 log.info("job waits for the recognizer", job_id=claimed.id, error=error.code.value, wait_ms=wait_ms)
@@ -302,10 +316,10 @@ class Work:
             max_audio_ms=self._rules.max_audio_ms,
         )
 
-    async def _wait_ms(self, claimed: Claimed, error: ASRError, tries: int) -> int | None:
-        """How long to wait after a failure that may pass, or None where there was enough of that."""
+    async def _wait_ms(self, claimed: Claimed, error: ASRError, tries: int, *, anew: bool) -> int | None:
+        """How long to wait after a failure that may pass, or None where there was enough of that; `anew`: since now."""
         try:
-            stuck_ms = await asyncio.to_thread(self._store.stuck, claimed.id, claimed.runner)
+            stuck_ms = await asyncio.to_thread(self._store.stuck, claimed.id, claimed.runner, anew=anew)
         except AWAY:
             stuck_ms = 0
         if stuck_ms >= self._rules.retry_for_ms:

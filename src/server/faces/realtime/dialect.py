@@ -16,7 +16,7 @@ is refused, as a NIM does. A client of OpenAI's that is after a conversation sho
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from asr.errors import ASRError, Code, quoted
@@ -53,8 +53,8 @@ class Handshake:
     """
 
     dialect: Dialect
-    token: str = ""
-    key: str = ""
+    token: str = field(default="", repr=False)
+    key: str = field(default="", repr=False)
     model: str = ""
     refusal: ASRError | None = None
 

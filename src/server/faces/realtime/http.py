@@ -6,29 +6,29 @@ NIM's session, those that were asked for in them, and a secret. `POST /v1/realti
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from asr.engine import Readiness
 from asr.errors import ASRError, Code
+from server.access.grants import Grant
+from server.access.http import grant_of
 from server.api_docs import answer, errors, json_body
 from server.calls import note_headers
 from server.faces.realtime.dialect import Dialect
-from server.faces.realtime.minting import REALM, Minting
+from server.faces.realtime.minting import Minting
 from server.faces.realtime.nim_session import OBJECT, merged, new_session, read_session
 from server.faces.realtime.openai_session import OpenAISession, updated
 from server.faces.realtime.reading import check_depth
-from server.refusals import refusal
+from server.refusals import REALM, refusal
+from server.uploads import read_small_json
 
 Json = dict[str, Any]
 
 MAX_BODY_BYTES = 256 * 1024
-BODY_TIMEOUT_S = 10.0
 RETRY_S = 5
 
 _NIM_SECTIONS = (
@@ -107,11 +107,12 @@ def router(minting: Minting, ready: Callable[[], Awaitable[Readiness]]) -> APIRo
 
 
 async def _answered(
-    request: Request, minting: Minting, make: Callable[[Minting, Json], tuple[Json, Sequence[str]]]
+    request: Request, minting: Minting, make: Callable[[Minting, Json, Grant | None], tuple[Json, Sequence[str]]]
 ) -> JSONResponse:
     try:
         minting.check_key(request.headers)
-        body, notes = make(minting, await _body_of(request))
+        minter = grant_of(request.scope.get("state"))
+        body, notes = make(minting, await _body_of(request), minter)
     except ASRError as error:
         return _refusal(error)
     response = JSONResponse(body, headers={"Cache-Control": "no-store"})
@@ -120,7 +121,7 @@ async def _answered(
     return response
 
 
-def _flat_session(minting: Minting, wanted: Json) -> tuple[Json, Sequence[str]]:
+def _flat_session(minting: Minting, wanted: Json, minter: Grant | None) -> tuple[Json, Sequence[str]]:
     """A NIM's session, one of OpenAI's beta, or both: most fields of the two have the same names."""
     wanted = {name: value for name, value in wanted.items() if name not in ("id", "object", "client_secret")}
     session = new_session(minting.new_id("sess"))
@@ -142,16 +143,17 @@ def _flat_session(minting: Minting, wanted: Json) -> tuple[Json, Sequence[str]]:
         dialects.remove(Dialect.OPENAI_BETA)
         if not dialects:
             raise
-    minted = minting.mint(wanted, frozenset(dialects))
+    minted = minting.mint(wanted, frozenset(dialects), minter=minter)
     secret = {"value": minted.value, "expires_at": minted.expires_at}
     return {**told, "client_secret": secret}, notes
 
 
-def _nested_session(minting: Minting, wanted: Json) -> tuple[Json, Sequence[str]]:
+def _nested_session(minting: Minting, wanted: Json, minter: Grant | None) -> tuple[Json, Sequence[str]]:
     asked = {} if wanted.get("session") is None else wanted["session"]
     session, notes = updated(OpenAISession(), asked, flat=False)
     session.options()
-    minted = minting.mint(asked, frozenset({Dialect.OPENAI}), prefix="ek_", ttl_s=_lifetime_s(wanted))
+    only = frozenset({Dialect.OPENAI})
+    minted = minting.mint(asked, only, prefix="ek_", ttl_s=_lifetime_s(wanted), minter=minter)
     told = session.to_json(minting.new_id("sess"), flat=False)
     told = {"object": OBJECT, **told, "expires_at": minted.expires_at}
     return {"value": minted.value, "expires_at": minted.expires_at, "session": told}, notes
@@ -174,24 +176,7 @@ async def _body_of(request: Request) -> Json:
     Raises:
         ASRError: `bad_request`, `too_large`, `idle_timeout` where it does not come.
     """
-    pieces, size = list[bytes](), 0
-    try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            async for piece in request.stream():
-                size += len(piece)
-                if size > MAX_BODY_BYTES:
-                    limit = MAX_BODY_BYTES // 1024
-                    raise ASRError(Code.TOO_LARGE, f"The settings of a session are {limit} KiB at most.")
-                pieces.append(piece)
-    except TimeoutError:
-        raise ASRError(Code.IDLE_TIMEOUT, "The body of the request did not come.") from None
-    data = b"".join(pieces).strip()
-    try:
-        body = orjson.loads(data) if data else {}
-    except orjson.JSONDecodeError:
-        raise ASRError(Code.BAD_REQUEST, "The body is not JSON.") from None
-    if not isinstance(body, dict):
-        raise ASRError(Code.BAD_REQUEST, "The body must be a JSON object.")
+    body = await read_small_json(request, max_bytes=MAX_BODY_BYTES)
     check_depth(body)
     return body
 

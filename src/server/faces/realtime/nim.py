@@ -225,6 +225,12 @@ class NimConversation:
             return [Hangup(GOING_AWAY)]
         return [] if self._over or self._ending else self._finish()
 
+    def cut_short(self, error: ASRError, now: float) -> list[Command]:
+        """The client may go on no longer."""
+        if self._over or (self._ending and not self._complete):
+            return []
+        return self.refused(error, now) if self._complete else self._break_off(error, now)
+
     def ticked(self, now: float) -> list[Command]:
         """The first message never came, a file's client waits, everything is told, or the session is too long."""
         if self._over:

@@ -181,6 +181,13 @@ class OpenAIRealtime:
         self._close_code = GOING_AWAY
         return [] if self._over or self._ending else self._wind_up()
 
+    def cut_short(self, error: ASRError, now: float) -> list[Command]:
+        """The client may go on no longer."""
+        if self._over or self._ending:
+            return []
+        self._ended = error
+        return self._wind_up()
+
     def ticked(self, now: float) -> list[Command]:
         """The first message never came, or the session has lasted long enough."""
         if self._over:
