@@ -10,38 +10,61 @@ from contextlib import asynccontextmanager
 from urllib.parse import parse_qs
 
 from asr.engine import Engine
+from asr.errors import Code
 from realtime_cores import PATH, realtime_core
 from server.conversation import Conversation
-from server.drive import DriveLimits, Driver, Tally
+from server.drive import DriveLimits, Driver
 from server.faces.end import EndConversation
 from server.faces.native import NativeConversation
 from server.faces.native_setup import NativeLimits, NativeSetup
 from server.line import Line
 from server.sessions import Sessions
-from server.sockets import MemorySocket, Oversized, Place
+from server.sockets import MemorySocket, Oversized, Place, Socket
+from server.telemetry.hub import Telemetry
+from server.telemetry.record import StreamRecord, StreamStart
+from server.telemetry.watch import StreamWatch
 
 PATIENCE_S = 5.0
 
 
 class Watch:
-    """An observer that keeps what it was told."""
+    """A telemetry sink that keeps what it was told.
+
+    Attributes:
+        record: of the stream that ended last, or None.
+        happenings: what happened, in order.
+        latencies: by their names, in seconds.
+        lost_sessions: sessions that lost their client, in order.
+        resumes: sessions that got it back, with the number of messages that it had missed.
+        refusals: faces and codes.
+    """
 
     def __init__(self) -> None:
-        self.tally: Tally | None = None
+        self.record: StreamRecord | None = None
+        self.happenings: list[tuple[str, dict[str, str | int | float]]] = []
+        self.latencies: dict[str, list[float]] = {}
         self.lost_sessions: list[str] = []
         self.resumes: list[tuple[str, int]] = []
+        self.refusals: list[tuple[str, str]] = []
 
-    def opened(self, face: str, peer: str) -> None:
+    def opened(self, start: StreamStart) -> None:
         pass
 
-    def lost(self, session_id: str, peer: str, window_ms: int) -> None:
-        self.lost_sessions.append(session_id)
+    def happened(self, start: StreamStart, what: str, at_s: float, **about: str | int | float) -> None:
+        self.happenings.append((what, about))
+        if what == "lost":
+            self.lost_sessions.append(start.session_id)
+        elif what == "resumed":
+            self.resumes.append((start.session_id, int(about["missed"])))
 
-    def resumed(self, session_id: str, peer: str, missed: int) -> None:
-        self.resumes.append((session_id, missed))
+    def measured(self, start: StreamStart, what: str, seconds: float) -> None:
+        self.latencies.setdefault(what, []).append(seconds)
 
-    def closed(self, face: str, peer: str, tally: Tally, duration_s: float) -> None:
-        self.tally = tally
+    def closed(self, record: StreamRecord) -> None:
+        self.record = record
+
+    def refused(self, face: str, code: Code) -> None:
+        self.refusals.append((face, code.value))
 
 
 class OnePlace:
@@ -86,7 +109,7 @@ class MemoryGateway:
     """Serves `asr.v1`, and the `END` dialect, to any number of connections.
 
     Attributes:
-        watch: what the observer was told.
+        watch: what telemetry was told.
         sessions: the registry under test.
     """
 
@@ -100,12 +123,12 @@ class MemoryGateway:
     ) -> None:
         self.engine = engine
         self.watch = Watch()
+        self.telemetry = Telemetry([self.watch], clock=asyncio.get_running_loop().time)
         self._drive_limits = drive_limits or DriveLimits()
         numbers, tokens = itertools.count(1), itertools.count(1)
         self.sessions = Sessions(
             NativeSetup("test", limits or NativeLimits()),
             self._open_native,
-            observer=self.watch,
             new_id=lambda: f"s{next(numbers)}",
             new_token=lambda: f"t{next(tokens)}",
             open_line=line,
@@ -150,26 +173,23 @@ class MemoryGateway:
         await self.sessions.aclose()
 
     def _open_native(
-        self, session_id: str, core: NativeConversation, line: Line, peer: str, opened_at: float
+        self, session_id: str, core: NativeConversation, line: Line, socket: Socket, opened_at: float
     ) -> Driver:
         limits = self._drive_limits
-        return Driver(
-            "test",
-            line,
-            core,
-            self.engine,
-            limits=limits,
-            observer=self.watch,
-            peer=peer,
-            opened_at=opened_at,
-            is_audio=True,
+        watch = self._watch_over("native", socket, session_id)
+        return Driver(line, core, self.engine, limits=limits, watch=watch, opened_at=opened_at, is_audio=True)
+
+    def _watch_over(self, face: str, socket: Socket, session_id: str = "") -> StreamWatch:
+        parent, state = socket.trace
+        return self.telemetry.open(
+            face, kind="live", peer=socket.peer, traceparent=parent, tracestate=state, session_id=session_id
         )
 
     async def _serve_alone(self, socket: MemorySocket, core: Conversation) -> None:
         line = Line(None)
         line.attach(socket)
         limits = self._drive_limits
-        driver = Driver("alone", line, core, self.engine, limits=limits, observer=self.watch, peer=socket.peer)
+        driver = Driver(line, core, self.engine, limits=limits, watch=self._watch_over("end", socket))
         await asyncio.gather(driver.run(), driver.attend(socket))
         await line.aclose()
 

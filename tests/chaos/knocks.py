@@ -20,7 +20,6 @@ from asr.riva_proto import asr as pb
 from asr.riva_proto import asr_grpc
 
 PATIENCE_S = 10.0
-ORIGIN = {"Origin": "https://page.example"}
 
 
 @dataclass(slots=True)
@@ -73,7 +72,7 @@ async def plain(doors: Doors, told: Told, path: str = "/v1/stream", **headers: s
 async def page(doors: Doors, told: Told, path: str = "/v1/stream") -> None:
     """A browser: it sees messages and close codes only."""
     begun = _now()
-    async with _socket(doors.port, path, ORIGIN) as websocket:
+    async with _socket(doors.port, path, {"Origin": f"http://127.0.0.1:{doors.port}"}) as websocket:
         try:
             error: dict[str, Any] = orjson.loads(await websocket.recv(decode=False))
             error = error["error"] if path == "/ws" else error

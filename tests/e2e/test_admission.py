@@ -108,7 +108,8 @@ async def test_one_budget_over_all_faces(tmp_path: Path) -> None:
 
 
 async def test_a_browser_is_told_in_the_words_of_its_dialect(tmp_path: Path) -> None:
-    async with running(WordEngine(), tmp_path, max_streams=1) as addresses, session(addresses):
+    settings = {"max_streams": 1, "allowed_origins": ORIGIN["Origin"]}
+    async with running(WordEngine(), tmp_path, **settings) as addresses, session(addresses):
         async with session(addresses, additional_headers=ORIGIN) as page:
             message = await page.message()
             assert (message["type"], message["seq"], message["code"]) == ("error", 1, "overloaded")
@@ -122,7 +123,7 @@ async def test_a_browser_is_told_in_the_words_of_its_dialect(tmp_path: Path) -> 
 
 async def test_the_reserve_is_kept_for_other_callers(tmp_path: Path) -> None:
     greedy, small = {"Authorization": "Bearer greedy"}, {"x-api-key": "small"}
-    limits = {"max_streams": 4, "fair_share_reserve_percent": 25}
+    limits = {"max_streams": 4, "fair_share_reserve_percent": 25, "allowed_origins": ORIGIN["Origin"]}
     async with AsyncExitStack() as stack:
         addresses = await stack.enter_async_context(running(WordEngine(), tmp_path, **limits))
         for headers in (small, greedy, greedy):
@@ -179,7 +180,7 @@ async def test_a_flood_is_refused_quickly(tmp_path: Path) -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             key = base64.b64encode(os.urandom(16)).decode()
             writer.write(
-                f"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                f"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
                 f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
             )
             answer = await reader.readline()

@@ -44,7 +44,7 @@ async def test_a_body_that_comes_in_drops_is_cut_off(tmp_path: Path, monkeypatch
     monkeypatch.setattr("server.listener.BODY_TIMEOUT_S", 1.0)
     async with running(WordEngine(), tmp_path) as addresses:
         reader, writer = await asyncio.open_connection("127.0.0.1", addresses.port)
-        writer.write(b"POST /readyz HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        writer.write(b"POST /readyz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
 
         async def drip() -> None:
             while True:
@@ -63,7 +63,7 @@ async def test_a_body_that_comes_in_drops_is_cut_off(tmp_path: Path, monkeypatch
 async def test_a_head_without_an_end_is_cut_off(tmp_path: Path, head: bytes) -> None:
     async with running(WordEngine(), tmp_path) as addresses:
         _, writer = await asyncio.open_connection("127.0.0.1", addresses.port)
-        writer.write(b"GET /readyz HTTP/1.1\r\nHost: x\r\nX-A: " + (b"\r\n" if head[:1] == b"X" else b""))
+        writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nX-A: " + (b"\r\n" if head[:1] == b"X" else b""))
         sent = 0
         with contextlib.suppress(ConnectionError):
             while sent < 8_000_000:
@@ -87,7 +87,7 @@ async def test_a_body_that_goes_on_after_its_refusal_is_cut_off(
     monkeypatch.setattr("server.listener.LINGER_S", 0.5)
     async with running(WordEngine(), tmp_path, max_upload_bytes=1024) as addresses:
         reader, writer = await asyncio.open_connection("127.0.0.1", addresses.port)
-        writer.write(b"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\n")
+        writer.write(b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\n")
         writer.write(b"Transfer-Encoding: chunked\r\n\r\n1000\r\n" + bytes(4096) + b"\r\n")
         assert b" 413 " in await reader.readline()
         begun = time.monotonic()
@@ -107,7 +107,7 @@ async def test_an_answer_that_is_never_read_is_cut_off(tmp_path: Path, monkeypat
         count = 16_000_000 // one
         with socket.create_connection(("127.0.0.1", addresses.port)) as client:
             client.setblocking(False)
-            asked = b"GET /schema/asr.v1.json HTTP/1.1\r\nHost: x\r\n\r\n" * count
+            asked = b"GET /schema/asr.v1.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * count
             async with asyncio.timeout(LIMIT_S):
                 with pytest.raises(ConnectionError):
                     await ask_and_never_read(client, asked)
@@ -121,7 +121,7 @@ async def test_a_slow_reader_that_goes_on_reading_is_not(tmp_path: Path, monkeyp
         loop, begun = asyncio.get_running_loop(), time.monotonic()
         with socket.create_connection(("127.0.0.1", addresses.port)) as client:
             client.setblocking(False)
-            await loop.sock_sendall(client, b"GET /schema/asr.v1.json HTTP/1.1\r\nHost: x\r\n\r\n" * count)
+            await loop.sock_sendall(client, b"GET /schema/asr.v1.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * count)
             # More than the kernels hold stays unsent all the while.
             while time.monotonic() - begun < 2.5:
                 client.send(b"\r\n")  # a reset shows at once, the end of what is on its way does not
@@ -146,7 +146,9 @@ async def test_silent_connections_are_let_go_and_slow_nobody(tmp_path: Path, mon
         silent = []
         for number in range(300):
             reader, writer = await asyncio.open_connection("127.0.0.1", addresses.port)
-            writer.write((b"", b"GET /v1/str", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")[number % 3])
+            writer.write(
+                (b"", b"GET /v1/str", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")[number % 3]
+            )
             silent.append((reader, writer))
         waits = []
         async with session(addresses) as client:

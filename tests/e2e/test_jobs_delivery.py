@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from server.certificates import localhost_certificate, server_ssl_context
+from server.certificates import localhost_certificate
 from server.jobs.delivery import Delivery, deliver, public_trust
+from server.tls.policy import server_ssl_context
 
 from .jobs_driver import Receiver, receiver
 

@@ -49,7 +49,7 @@ WISHES: dict[str, Options] = {
     "endpointing.eager_threshold": Options(endpointing=Endpointing(eager_threshold=0.5)),
     "upstream_options": Options(upstream_options={"neural_vad.onset": "0.5"}),
 }
-ELSEWHERE = {"request_id", "fail_on_unsupported", "channels", "recording"}
+ELSEWHERE = {"request_id", "traceparent", "fail_on_unsupported", "channels", "recording"}
 """No wishes of what is to be recognized; they have tests of their own."""
 WINDOWS = {"endpointing.start_ms", "endpointing.start_threshold", "endpointing.stop_threshold"}
 

@@ -264,7 +264,8 @@ async def test_large_append_is_taken(open_gateway: Addresses) -> None:
 async def test_full_gateway_is_told_in_the_dialect_of_a_browser(tmp_path: Path) -> None:
     async with running(WordEngine(), tmp_path, max_streams=1) as addresses, session(addresses, PATH) as client:
         await client.message()
-        async with session(addresses, PATH, additional_headers={"Origin": "http://localhost"}) as second:
+        page = {"Origin": f"http://localhost:{addresses.port}"}
+        async with session(addresses, PATH, additional_headers=page) as second:
             message = await second.message()
             assert message["type"] == "error"
             assert await second.hear() in ("close 1013", "close 4429")

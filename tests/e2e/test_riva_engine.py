@@ -326,7 +326,7 @@ async def test_tls_and_mutual_tls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"root_cert": Path("/nowhere/ca.pem")}, "cannot be read"),
+        ({"root_cert": Path("/nowhere/ca.pem")}, "does not exist"),
         ({"client_cert": Path("/nowhere/c.pem")}, "its key"),
     ],
 )

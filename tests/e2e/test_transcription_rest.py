@@ -255,7 +255,10 @@ async def test_a_client_that_leaves_ends_the_work(tmp_path: Path) -> None:
     engine = WordEngine("hang@400")
     async with running(engine, tmp_path) as addresses:
         data = wav(SECOND)
-        head = f"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\nContent-Length: {len(data)}\r\n\r\n"
+        head = (
+            "POST /transcribe HTTP/1.1\r\nHost: localhost\r\n"
+            f"Content-Type: audio/wav\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
         reader, writer = await asyncio.open_connection("127.0.0.1", addresses.port)
         writer.write(head.encode() + data)
         await writer.drain()
@@ -272,7 +275,7 @@ async def test_half_an_upload_leaves_nothing(tmp_path: Path) -> None:
     async with running(WordEngine(), tmp_path) as addresses:
         _, writer = await asyncio.open_connection("127.0.0.1", addresses.port)
         writer.write(
-            b"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: audio/wav\r\nContent-Length: 900000\r\n\r\n"
+            b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/wav\r\nContent-Length: 900000\r\n\r\n"
         )
         writer.write(bytes(600_000))
         await writer.drain()
@@ -360,7 +363,10 @@ async def test_a_name_that_contradicts_itself_is_left_out(tmp_path: Path) -> Non
 
 async def test_json_that_comes_slowly_holds_up_nobody(tmp_path: Path) -> None:
     recording = base64.b64encode(wav(SECOND)).decode()
-    head = b"POST /transcribe HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 50000\r\n\r\n"
+    head = (
+        b"POST /transcribe HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 50000\r\n\r\n"
+    )
     async with running(WordEngine(), tmp_path) as addresses:
         slow = [await asyncio.open_connection("127.0.0.1", addresses.port) for _ in range(8)]
         for _, writer in slow:

@@ -144,7 +144,7 @@ async def test_a_request_that_never_comes_is_cut_off(tmp_path: Path, monkeypatch
     monkeypatch.setattr("server.listener.REQUEST_TIMEOUT_S", 0.3)
     loop = asyncio.get_running_loop()
     async with running(WordEngine(), tmp_path) as addresses:
-        for said in (b"", b"GET / HT", b"POST /readyz HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc"):
+        for said in (b"", b"GET / HT", b"POST /readyz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nabc"):
             reader, writer = await asyncio.open_connection("localhost", addresses.port)
             writer.write(said)
             started = loop.time()
@@ -197,7 +197,7 @@ async def test_a_connection_between_requests_has_a_timer(tmp_path: Path, monkeyp
     monkeypatch.setattr("server.listener.REQUEST_TIMEOUT_S", 0.3)
     async with running(WordEngine(), tmp_path) as addresses:
         reader, writer = await asyncio.open_connection("localhost", addresses.port)
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         await asyncio.sleep(0.1)
         writer.write(b"\r\n")
@@ -211,8 +211,8 @@ async def test_an_upgrade_on_the_heels_of_a_request_is_refused(tmp_path: Path) -
     async with running(WordEngine(), tmp_path) as addresses:
         reader, writer = await asyncio.open_connection("localhost", addresses.port)
         writer.write(
-            b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-            b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         )
         async with asyncio.timeout(5.0):
