@@ -135,6 +135,7 @@ def _print_json(found: Report, folder: Path, now: datetime) -> None:
         "now": now.isoformat(),
         "records": str(folder),
         "unreadable": found.unreadable,
+        "ahead": found.ahead,
         "windows": figures_json(found),
     }
     typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
@@ -152,6 +153,8 @@ def _print_table(found: Report, folder: Path, face: str) -> None:
         )
     if found.unreadable:
         typer.echo(f"{found.unreadable} lines are no records: cut off, or still being written.")
+    if found.ahead:
+        typer.echo(f"{found.ahead} records are from after now and in no window: a clock was, or is, wrong.")
 
 
 def _show(found: Report) -> None:
