@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
@@ -207,12 +207,19 @@ class Record:
         return most
 
 
-async def native(port: int, script: Script, *, patience_s: float, start: dict[str, Any] | None = None) -> Record:
+async def native(
+    port: int,
+    script: Script,
+    *,
+    patience_s: float,
+    start: dict[str, Any] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Record:
     """One session of asr.v1, from the handshake to its end. Never raises for what the gateway does."""
     record = Record(script, begun_at=now())
     try:
         async with asyncio.timeout(patience_s):
-            await _native(f"ws://127.0.0.1:{port}/v1/stream", record, start or {})
+            await _native(f"ws://127.0.0.1:{port}/v1/stream", record, start or {}, headers or {})
     except TimeoutError:
         record.hung = True
     except InvalidStatus as refused:
@@ -224,10 +231,11 @@ async def native(port: int, script: Script, *, patience_s: float, start: dict[st
     return record
 
 
-async def _native(url: str, record: Record, start: dict[str, Any]) -> None:
+async def _native(url: str, record: Record, start: dict[str, Any], headers: Mapping[str, str]) -> None:
     async with connect(
-        url, proxy=None, compression=None, close_timeout=2, open_timeout=20, ping_interval=None, max_size=2**24
-    ) as websocket:
+        url, proxy=None, compression=None, close_timeout=2, open_timeout=20, ping_interval=None, max_size=2**24,
+        additional_headers=headers,
+    ) as websocket:  # fmt: skip
         await websocket.send(orjson.dumps({"type": "start", **start}).decode())
         listening = asyncio.create_task(_listen(websocket, record))
         try:

@@ -60,17 +60,18 @@ class Books:
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-async def fetch(port: int, path: str) -> str:
+async def fetch(port: int, path: str, **headers: str) -> str:
     """The body of a page, whatever its status."""
-    return (await ask(port, path))[1]
+    return (await ask(port, path, **headers))[1]
 
 
-async def ask(port: int, path: str) -> tuple[int, str]:
+async def ask(port: int, path: str, **headers: str) -> tuple[int, str]:
     """Status and body of a page; 0 where nobody answers."""
 
     def get() -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=TIMEOUT_S) as answer:
+            request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as refused:
             with refused:
@@ -81,9 +82,9 @@ async def ask(port: int, path: str) -> tuple[int, str]:
     return await asyncio.to_thread(get)
 
 
-async def scrape(port: int) -> Samples:
+async def scrape(port: int, **headers: str) -> Samples:
     """`/metrics`, by name without the prefix, and labels."""
-    found = text_string_to_metric_families(await fetch(port, "/metrics"))
+    found = text_string_to_metric_families(await fetch(port, "/metrics", **headers))
     samples = (sample for family in found for sample in family.samples)
     return {(one.name.removeprefix(PREFIX), frozenset(one.labels.items())): one.value for one in samples}
 

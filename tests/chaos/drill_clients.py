@@ -237,7 +237,7 @@ class House:
 
     async def stops_sending(self, face: str, path: str) -> None:
         """An upload that its client gives up in the middle."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        _, writer = await asyncio.open_connection("127.0.0.1", self.port)
         head = (
             f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nContent-Length: 900000\r\n"
             "Content-Type: multipart/form-data; boundary=b\r\n\r\n--b\r\n"

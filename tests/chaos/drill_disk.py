@@ -98,8 +98,8 @@ async def disk() -> Figure:
     """Live streams and uploads while there is room, while there is none, and after it."""
     figure = Figure(
         "drill-disk-fills", "A full disk costs no live stream a word; uploads are told, records wait",
-        f"{LIVE} live streams, others that come and go, uploads at four paths; records, uploads and jobs on a disk that "
-        "is full for 3 s",
+        f"{LIVE} live streams, others that come and go, uploads at four paths; the disk of records, uploads and "
+        "jobs is full for 3 s",
     )  # fmt: skip
     with tiny_disk() as tiny:
         records, other = tiny.folder / "records", tiny.folder / "other"
@@ -168,11 +168,14 @@ async def _upload(house: House, path: str, statuses: Counter[str]) -> None:
     form = {"file": ("a.wav", sound.wav(recorded(700, UPLOAD_FRAMES)), "audio/wav")}
     url = f"http://127.0.0.1:{house.port}"
     async with httpx2.AsyncClient(base_url=url, trust_env=False, timeout=20, verify=False) as http:
+        begun = now()
         answer = await http.post(path, files=form)
     statuses[str(answer.status_code) + ("" if answer.headers.get("Retry-After") else " without Retry-After")] += 1
     face = {"/v1/audio/transcriptions": "openai", "/transcribe": "rest", "/invocations": "sagemaker"}.get(path)
     if face is not None:
         house.ledger.over(face, "server_error")
+    else:
+        house.ledger.refused("rest", answer.status_code, now() - begun, answer.headers.get("Retry-After"))
 
 
 async def _end_without_a_disk(figure: Figure, gateway: GatewayProcess, house: House) -> None:
@@ -217,8 +220,8 @@ async def _again(figure: Figure, house: House) -> None:
 def _compare(figure: Figure, house: House, samples: Samples, log: str, folder: Path) -> None:
     mine = house.ledger.books
     unlike = [
-        *mine.unlike(of_metrics(samples), "metrics", "admitted", "closed"),
-        *mine.unlike(of_records(folder / "records"), "records", "closed", "words"),
+        *mine.unlike(of_metrics(samples), "metrics", "admitted", "closed", "refused"),
+        *mine.unlike(of_records(folder / "records"), "records", "closed", "refused", "words"),
         *mine.unlike(of_log(log), "log", "admitted", "closed"),
     ]
     figure.add("records", sum(row["status"] != "refused" for row in rows(folder / "records")), 20, least=True)

@@ -1,8 +1,8 @@
 """Results of the chaos suite as a Markdown table, put between the marks of a document.
 
 `python -m chaos.report docs/reliability.md` (from `tests/`, or with it on the path) replaces what stands between
-`<!-- chaos:begin -->` and `<!-- chaos:end -->`; without a document it prints. `--relay` adds what the plain relay
-made of the same rows.
+`<!-- chaos:begin -->` and `<!-- chaos:end -->`, and what the drills have shown between marks of their own; without a
+document it prints. `--relay` adds what the plain relay made of the same rows, `--drills` writes nothing but the drills.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from chaos.figures import figures_table, load_figures
 from chaos.play import RESULTS
 
 BEGIN, END = "<!-- chaos:begin -->", "<!-- chaos:end -->"
+DRILLS_BEGIN, DRILLS_END = "<!-- drills:begin -->", "<!-- drills:end -->"
+DRILL = "drill-"
+"""So begin the names of their figures."""
 
 
 def load(target: str, folder: Path = RESULTS) -> dict[str, dict[str, Any]]:
@@ -69,12 +72,12 @@ def summary(lines: dict[str, dict[str, Any]], target: str) -> str:
     )
 
 
-def between_marks(document: str, text: str) -> str:
+def between_marks(document: str, text: str, begin_mark: str = BEGIN, end_mark: str = END) -> str:
     """`document` with `text` between the marks. Raises `ValueError` where there are none."""
-    begin, end = document.find(BEGIN), document.find(END)
+    begin, end = document.find(begin_mark), document.find(end_mark)
     if not 0 <= begin < end:
-        raise ValueError(f"the document needs {BEGIN} and {END}")
-    return f"{document[: begin + len(BEGIN)]}\n{text}\n{document[end:]}"
+        raise ValueError(f"the document needs {begin_mark} and {end_mark}")
+    return f"{document[: begin + len(begin_mark)]}\n{text}\n{document[end:]}"
 
 
 def _ends(one: dict[str, Any]) -> str:
@@ -85,17 +88,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("document", type=Path, nargs="?")
     parser.add_argument("--relay", action="store_true", help="add what the plain relay made of it")
+    parser.add_argument("--drills", action="store_true", help="only the drills")
     chosen = parser.parse_args()
-    gateway = load("gateway")
-    if not gateway:
-        sys.exit("There are no results yet: run the tests in tests/chaos first.")
-    text = table(gateway, load("relay") if chosen.relay else None)
-    if figures := load_figures():
-        text += f"\n\n{figures_table(figures)}"
+    gateway, figures = load("gateway"), load_figures()
+    drills = figures_table([one for one in figures if one["row"].startswith(DRILL)])
+    text = ""
+    if not chosen.drills:
+        if not gateway:
+            sys.exit("There are no results yet: run the tests in tests/chaos first.")
+        text = table(gateway, load("relay") if chosen.relay else None)
+        if proofs := [one for one in figures if not one["row"].startswith(DRILL)]:
+            text += f"\n\n{figures_table(proofs)}"
     if chosen.document is None:
-        sys.stdout.write(text + "\n")
-    else:
-        chosen.document.write_text(between_marks(chosen.document.read_text("utf-8"), text), "utf-8")
+        sys.stdout.write(f"{text}\n\n{drills}\n")
+        return
+    document = chosen.document.read_text("utf-8")
+    if text:
+        document = between_marks(document, text)
+    chosen.document.write_text(between_marks(document, drills, DRILLS_BEGIN, DRILLS_END), "utf-8")
 
 
 if __name__ == "__main__":

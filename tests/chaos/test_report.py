@@ -10,7 +10,7 @@ import pytest
 
 from chaos.catalogue import UPSTREAM
 from chaos.play import Outcome
-from chaos.report import BEGIN, END, between_marks, in_order, load, table
+from chaos.report import BEGIN, DRILLS_BEGIN, DRILLS_END, END, between_marks, in_order, load, table
 
 
 def line(row: str, **more: object) -> dict[str, object]:
@@ -46,3 +46,8 @@ def test_the_catalogue_covers_every_row() -> None:
     for row in UPSTREAM:
         assert row.why or not row.settings, row.number
         assert row.codes or row.expect == "whole", row.number
+
+
+def test_the_drills_have_marks_of_their_own() -> None:
+    document = f"{BEGIN}\na\n{END}\n{DRILLS_BEGIN}\nold\n{DRILLS_END}\n"
+    assert between_marks(document, "new", DRILLS_BEGIN, DRILLS_END) == document.replace("old", "new")

@@ -7,7 +7,8 @@ one that was sent without is seen by everyone who knows its id. Who may not see 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -111,6 +112,10 @@ def router(desk: Desk, jobs: JobDesk, *, max_upload_bytes: int) -> APIRouter:
     async def submit(request: Request) -> Response:
         desk.count_start(request)
         await jobs.check_room()
+        with _full_disk_told(desk):
+            return await take_in(request)
+
+    async def take_in(request: Request) -> Response:
         async with intake.taken(request, max_bytes=max_upload_bytes) as (upload, fields):
             asked = read_asked(fields, job=True, refuse=desk.refuse_unsupported)
             options, notes = await _meant(desk, asked.options)
@@ -203,6 +208,17 @@ async def _meant(desk: Desk, options: Options) -> tuple[Options, tuple[str, ...]
         return replace(options, model=model), (note,) if note else ()
     model = agreement.options.model if options.model else ""
     return replace(options, model=model), agreement.warnings
+
+
+@contextmanager
+def _full_disk_told(desk: Desk) -> Iterator[None]:
+    """A job takes no stream's place; that there is no room for one counts as a refusal, so that somebody is woken."""
+    try:
+        yield
+    except ASRError as error:
+        if error.code is Code.STORAGE_FULL:
+            desk.telemetry.refused("rest", error.code)
+        raise
 
 
 def _key(request: Request, asked: Asked) -> str:
