@@ -9,7 +9,7 @@ clock. One conversation may hold several *takes* (engine streams), one after ano
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from asr.engine import Agreement
 from asr.errors import ASRError
@@ -141,6 +141,15 @@ class Conversation(Protocol):
     @property
     def wake_at(self) -> float | None:
         """When `ticked` must be called at the latest; read again after every door."""
+        ...
+
+
+@runtime_checkable
+class Forewarned(Protocol):
+    """A dialect that can tell its client that the credential will not last."""
+
+    def expiring(self, left_ms: int, now: float) -> list[Command]:
+        """The client's credential expires in `left_ms`."""
         ...
 
 

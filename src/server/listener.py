@@ -185,6 +185,8 @@ class Listener:
             access_log=False,
             log_config=None,
             server_header=False,
+            # Anybody can write X-Forwarded-For, and a proxy that only passes bytes on does not replace it.
+            proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
             ws_per_message_deflate=False,
         )

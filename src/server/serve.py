@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
+import os
 import random
 import signal
 import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc.aio
 import structlog
@@ -50,6 +52,9 @@ from server.tls.keeper import Certificates, build_certificates
 log = structlog.get_logger("server")
 
 ENGINE_CLOSE_TIMEOUT_S = 10.0
+GRPC_LOOK_S = 0.05
+GRPC_LAST_WORDS_S = 0.5
+"""While draining: how often it is looked whether calls are left, and how long the last answers get to leave."""
 GRPC_OPTIONS = [
     ("grpc.so_reuseport", 0),
     # A connection without a word gets no longer than one on the HTTP port.
@@ -121,6 +126,7 @@ async def serve(
     certificates = build_certificates(settings)
     monitoring = build_telemetry(settings)
     telemetry = monitoring.hub
+    _tell_read_only(settings.state_dir)
     rollout.engine.report_to(telemetry.tallies)
     telemetry.tallies.certificate_expiry = certificates.ends
     conversations = Conversations(settings, engine, telemetry)
@@ -214,6 +220,20 @@ def _check_said(settings: ServerSettings) -> None:
     raise ASRError(Code.BAD_REQUEST, text, param="AUTH")
 
 
+def _tell_read_only(state_dir: Path) -> None:
+    """Streams need no disk; the rest is missed only when it is wanted, and who has set it up is gone by then."""
+    found = state_dir
+    while not found.exists() and found != found.parent:
+        found = found.parent
+    if not os.access(found, os.W_OK | os.X_OK):
+        log.warning(
+            "STATE_DIR cannot be written; live streams go on",
+            state_dir=str(state_dir),
+            missing="what would be kept there: uploads, jobs, records, changes of the rollout",
+            advice="name a folder or volume that can be written; JOBS=off and RECORDS=off do without",
+        )
+
+
 async def _drain(
     settings: ServerSettings,
     admission: Admission,
@@ -242,7 +262,7 @@ async def _drain(
     grpc_stop: asyncio.Task[None] | None = None
     if grpc_side is not None:
         grpc_side.face.drain()
-        grpc_stop = asyncio.create_task(grpc_side.server.stop(settings.drain_timeout_ms / 1000))
+        grpc_stop = asyncio.create_task(grpc_side.stop(settings.drain_timeout_ms / 1000))
     handing_back = None if jobs is None else asyncio.create_task(jobs.drain())
     await conversations.drain(settings.drain_timeout_ms)
     # A last second is for those whose recognizer is stuck: they are told what is lost.
@@ -268,8 +288,17 @@ async def _close(engine: Engine) -> None:
 @dataclass(frozen=True, slots=True)
 class _GrpcSide:
     server: grpc.aio.Server
+    access: GrpcAccess
     face: RivaFace
     port: int
+
+    async def stop(self, grace_s: float) -> None:
+        """Let calls end, within the bound. A connection without one keeps nobody waiting, whatever its client does."""
+        stopping = asyncio.create_task(self.server.stop(grace_s))
+        while self.access.is_serving and not stopping.done():
+            await asyncio.wait({stopping}, timeout=GRPC_LOOK_S)
+        await self.server.stop(min(grace_s, GRPC_LAST_WORDS_S))
+        await stopping
 
 
 async def _start_grpc(
@@ -282,11 +311,10 @@ async def _start_grpc(
 ) -> _GrpcSide:
     # Calls that are refused or only ask for health are calls too.
     most = settings.max_streams + settings.max_connections
-    server = grpc.aio.server(
-        interceptors=[GrpcAccess(porter, GRPC, most_calls=most - settings.max_connections // 2)],
-        options=GRPC_OPTIONS,
-        maximum_concurrent_rpcs=most,
-    )
+    access = GrpcAccess(porter, GRPC, most_calls=most - settings.max_connections // 2)
+    # Who connects and says nothing must not take the descriptors that the other port needs.
+    options = [*GRPC_OPTIONS, ("grpc.max_allowed_incoming_connections", 2 * most)]
+    server = grpc.aio.server(interceptors=[access], options=options, maximum_concurrent_rpcs=most)
     face = add_riva_face(
         server,
         engine,
@@ -308,7 +336,7 @@ async def _start_grpc(
     except RuntimeError as error:
         raise _cannot_listen("GRPC_PORT", settings.host, settings.grpc_port or 0, error) from error
     await server.start()
-    return _GrpcSide(server, face, port)
+    return _GrpcSide(server, access, face, port)
 
 
 def _cannot_listen(key: str, host: str, port: int, error: Exception) -> ASRError:

@@ -30,6 +30,7 @@ from .gateway import Session, running, session
 
 PATIENCE_S = 10.0
 SECOND = bytes(32_000)
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
 PAGE = {"Origin": "https://page.example"}
 WRONG = "The credential is missing, wrong or expired."
 TRICKS = [
@@ -227,6 +228,140 @@ async def test_every_method_of_grpc(tmp_path: Path) -> None:
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+async def test_nobody_keeps_others_out_of_grpc(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    greedy, good = bearer(ring.key("greedy")), bearer(ring.key("good"))
+    config = "/nvidia.riva.asr.RivaSpeechRecognition/GetRivaSpeechRecognitionConfig"
+    async with (
+        guarded(ring, max_streams=4, max_connections=8) as addresses,
+        riva(addresses) as channel,
+        riva(addresses) as other,
+    ):
+        stub = asr_grpc.RivaSpeechRecognitionStub(other)
+
+        async def good_is_served() -> None:
+            metadata = [("authorization", good["Authorization"])]
+            request = pb.RivaSpeechRecognitionConfigRequest()
+            await stub.GetRivaSpeechRecognitionConfig(request, timeout=PATIENCE_S, metadata=metadata)
+
+        watches = [health_grpc.HealthStub(channel).Watch(health.HealthCheckRequest()) for _ in range(30)]
+        answers = await asyncio.gather(*(watch.read() for watch in watches), return_exceptions=True)
+        refusals = [answer for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+        assert len(refusals) == 28
+        assert {error.code() for error in refusals} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        await good_is_served()
+        for watch in watches:
+            watch.cancel()
+        metadata = [("authorization", greedy["Authorization"])]
+        silent = [channel.stream_unary(config, bytes, bytes)(metadata=metadata) for _ in range(30)]
+        await asyncio.wait(
+            silent_over := {asyncio.ensure_future(call.code()) for call in silent[8:]}, timeout=PATIENCE_S
+        )
+        assert {over.result() for over in silent_over} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        await good_is_served()
+        for call in silent:
+            call.cancel()
+
+
+async def test_connections_without_a_call_are_few_and_keep_no_gateway_from_its_end(tmp_path: Path) -> None:
+    hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"  # and never a word again
+
+    async def connected(addresses: Addresses) -> tuple[bool, asyncio.StreamWriter]:
+        assert addresses.grpc_port is not None
+        reader, writer = await asyncio.open_connection("localhost", addresses.grpc_port)
+        writer.write(hello)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return bool(await reader.read(1)), writer
+        except ConnectionError:
+            return False, writer
+
+    async with guarded(Keyring(tmp_path), max_streams=4, max_connections=8) as addresses:
+        there = await asyncio.gather(*(connected(addresses) for _ in range(40)))
+        assert sum(stays for stays, _ in there) == 24
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    for _, writer in there:
+        writer.close()
+
+
+async def test_a_call_without_its_message_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.access.grpc.OPEN_MESSAGE_S", 0.2)
+    async with guarded(Keyring(tmp_path)) as addresses, riva(addresses) as channel:
+        check = channel.stream_unary("/grpc.health.v1.Health/Check", bytes, bytes)
+        assert await check(timeout=PATIENCE_S).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        call = check(timeout=PATIENCE_S)
+        await call.done_writing()
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "before its message" in (await call.details() or "")
+
+
+async def test_guessing_is_slowed_whatever_address_a_client_says_is_its_own(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    good = bearer(ring.key("somebody"))
+    async with guarded(ring) as addresses, riva(addresses) as channel:
+        statuses = list[int]()
+        for number in range(22):
+            headers = {**bearer("rgw_wrong"), "X-Forwarded-For": f"192.0.2.{number}"}
+            statuses.append((await ask(addresses, "GET", "/v1/models", headers=headers)).status_code)
+        assert statuses[:20] == [401] * 20
+        assert statuses[-1] == 429
+        call = channel.stream_stream("/nvidia.riva.asr.RivaSpeechRecognition/Recognize", bytes, bytes)
+        error = await ended(call(metadata=[("authorization", "Bearer rgw_wrong")], timeout=PATIENCE_S))
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await ask(addresses, "GET", "/v1/models", headers=good)).status_code == 200
+
+
+async def test_a_message_that_cannot_be_read_is_the_clients_mistake(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    metadata = [("authorization", f"Bearer {ring.key('somebody')}")]
+    async with guarded(ring) as addresses, riva(addresses) as channel:
+        for name in GRPC:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await channel.unary_unary(name, bytes, bytes)(b"\xff\xff", timeout=PATIENCE_S, metadata=metadata)
+            assert (caught.value.code(), "proto files" in (caught.value.details() or "")) == (INVALID, True), name
+
+
+async def test_what_is_packed_is_bounded_once_it_is_unpacked(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    metadata = [("authorization", f"Bearer {ring.key('somebody')}")]
+    recognize = "/nvidia.riva.asr.RivaSpeechRecognition/Recognize"
+    options = [("grpc.max_send_message_length", -1)]
+    async with guarded(ring) as addresses:
+        address = f"localhost:{addresses.grpc_port}"
+        async with grpc.aio.insecure_channel(address, options, compression=grpc.Compression.Gzip) as channel:
+            call = channel.unary_unary(recognize, bytes, bytes)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(bytes(65 * 1024 * 1024), timeout=PATIENCE_S, metadata=metadata)
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_pages_that_are_refused_in_words_leave_room_for_others(tmp_path: Path) -> None:
+    ring = Keyring(tmp_path)
+    key = ring.key("somebody")
+    async with (
+        guarded(ring, allowed_origins=PAGE["Origin"], max_connections=10) as addresses,
+        AsyncExitStack() as stack,
+    ):
+        upgrade = ("Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+        lines = [
+            "GET /v1/stream HTTP/1.1",
+            "Host: localhost",
+            "Connection: Upgrade",
+            *upgrade,
+            f"Origin: {PAGE['Origin']}",
+        ]
+        statuses = []
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("localhost", addresses.port)
+            stack.callback(writer.close)
+            writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+            statuses.append((await reader.readline())[9:12])
+        assert statuses == [b"101"] * 2 + [b"401"] * 18
+        async with session(addresses, additional_headers=bearer(key)):
+            pass
+
+
 async def riva_call(channel: Any, token: str) -> Any:
     """A stream that has been given half a second of sound."""
     stub = asr_grpc.RivaSpeechRecognitionStub(channel)
@@ -319,34 +454,34 @@ async def test_a_token_that_expires_ends_what_it_began(tmp_path: Path) -> None:
         assert (status, text[:40]) == (401, WRONG[:40])
 
 
-@pytest.mark.parametrize(
-    ("path", "opening", "end"),
-    [
-        ("/ws", [], ["close 4401"]),
-        ("/v1/realtime?dialect=nim", [], ["close 1008", "close 4401"]),
-        ("/v1/realtime?dialect=openai", [], ["close 1008", "close 4401", "close 3000"]),
-        ("/invocations-bidirectional-stream?dialect=plain", [], ["close 4401"]),
-    ],
-)
-async def test_every_dialect_brings_home_what_was_said(
-    path: str, opening: list[str], end: list[str], tmp_path: Path
-) -> None:
+DIALECTS = {
+    "/ws": ["close 4401"],
+    "/v1/realtime?dialect=nim": ["close 1008", "close 4401"],
+    "/v1/realtime?dialect=openai": ["close 1008", "close 4401", "close 3000"],
+    "/invocations-bidirectional-stream?dialect=plain": ["close 4401"],
+}
+
+
+async def test_every_dialect_brings_home_what_was_said(tmp_path: Path) -> None:
     ring = Keyring(tmp_path)
     key = ring.key("app")
-    async with guarded(ring) as addresses, session(addresses, path, additional_headers=bearer(key)) as client:
-        half = SECOND[: len(SECOND) // 2]
-        if "realtime" in path:
-            await client.message()
-            append = {"type": "input_audio_buffer.append", "audio": base64.b64encode(half).decode()}
-            await client.say(json.dumps(append))
-        else:
-            await client.say(half)
-        await client.hear()
+    half = SECOND[: len(SECOND) // 2]
+    append = json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(half).decode()})
+    async with guarded(ring) as addresses, AsyncExitStack() as stack:
+        clients = list[Session]()
+        for path in DIALECTS:
+            client = await stack.enter_async_context(session(addresses, path, additional_headers=bearer(key)))
+            if "realtime" in path:
+                await client.message()
+            await client.say(append if "realtime" in path else half)
+            await client.hear()
+            clients.append(client)
         ring.take_back("app")
-        heard = [json.dumps(message) for message in await rest(client)]
-        assert any("w1" in text for text in heard)
-        assert any("revoked" in text for text in heard)
-        assert json.loads(heard[-1])["type"] in end
+        for messages, (path, end) in zip(await asyncio.gather(*map(rest, clients)), DIALECTS.items(), strict=True):
+            heard = [json.dumps(message) for message in messages]
+            assert any("w1" in text for text in heard), path
+            assert any("revoked" in text for text in heard), path
+            assert json.loads(heard[-1])["type"] in end, path
 
 
 async def test_a_session_goes_on_with_another_token_of_the_same_caller(tmp_path: Path) -> None:
@@ -371,10 +506,13 @@ async def test_a_session_goes_on_with_another_token_of_the_same_caller(tmp_path:
         stranger = await stack.enter_async_context(session(addresses, path, additional_headers=bearer(other)))
         await stranger.say(json.dumps(resume))
         assert (await stranger.message())["code"] == "not_found"
-        second = await minted(addresses, key)
+        second = await minted(addresses, key, ttl_ms=20_000)
         again = await stack.enter_async_context(session(addresses, path, subprotocols=["asr.v1", f"token.{second}"]))
         await again.say(json.dumps(resume))
         assert (await again.message())["type"] == "resumed"
+        while (warning := await again.message())["type"] != "warning":
+            pass
+        assert warning["code"] == "token_expiring"
         await again.say(SECOND)
         await again.say('{"type":"stop"}')
         heard = await rest(again)

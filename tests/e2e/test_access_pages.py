@@ -71,6 +71,9 @@ async def test_a_gateway_on_this_machine_goes_by_its_own_names(tmp_path: Path) -
             shown |= {"Host": host, "Origin": f"http://{host}"}
             assert (await ask(addresses, "GET", "/v1/stream", headers=shown)).status_code == 403
         assert (await ask(addresses, "GET", "/healthz", headers={"Host": "10.0.0.1"})).status_code == 200
+        for host, told in (("10.0.0.1", False), ("localhost", True)):
+            ready = await ask(addresses, "GET", "/readyz", headers={"Host": host})
+            assert (ready.status_code, "process" in ready.json()) == (200, told)
 
 
 async def test_names_do_not_matter_where_credentials_are_asked_for(tmp_path: Path) -> None:

@@ -47,7 +47,11 @@ class Stream:
         self.grant = grant
         self.audio_ms = 0.0
         self.told: list[Code] = []
+        self.warned: list[int] = []
         self._breaks = breaks
+
+    def expiring(self, left_ms: int) -> None:
+        self.warned.append(left_ms)
 
     def cut_short(self, error: ASRError) -> None:
         self.told.append(error.code)
@@ -94,6 +98,18 @@ async def test_what_has_expired_or_was_revoked_is_told_once() -> None:
     assert len(streams[0].told) == 2
     hall.leave(*streams)
     assert len(hall.vigil) == 0
+
+
+async def test_what_expires_soon_is_told_once_for_each_credential() -> None:
+    hall = Hall()
+    [one, never] = hall.enter(Stream(Grant("key a", expires_at=140.0)), Stream(Grant("key b")))
+    for hall.now in (109.0, 110.0, 111.0):
+        hall.vigil.look()
+    assert (one.warned, never.warned) == ([30_000], [])
+    one.grant = Grant("key a", expires_at=131.0)
+    hall.vigil.look()
+    assert (one.warned, one.told) == ([30_000, 20_000], [])
+    hall.leave(one, never)
 
 
 async def test_audio_is_counted_once_and_to_the_end() -> None:

@@ -214,6 +214,19 @@ async def test_only_a_few_connections_at_a_time_are_let_in_for_one_session() -> 
         again.release()
 
 
+async def test_those_a_caller_made_tokens_for_hold_its_places_together() -> None:
+    async with serving(WordEngine(), max_detached=2) as gateway:
+        clients = [await gateway.connect(principal=f"key app for {number}") for number in range(4)]
+        for client in clients:
+            await client.say(START)
+            await client.hear()
+        for client in clients:
+            await client.cut()
+        async with asyncio.timeout(PATIENCE_S):
+            while gateway.sessions.waiting != 2 or len(gateway.sessions) > 2:
+                await asyncio.sleep(0.01)
+
+
 async def test_one_caller_holds_only_so_many_places_without_a_connection() -> None:
     engine = WordEngine()
     async with serving(engine, max_detached=2) as gateway:

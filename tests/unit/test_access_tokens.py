@@ -122,6 +122,7 @@ def test_a_single_use_token_opens_one_connection() -> None:
 
 def test_used_tokens_are_remembered_within_bounds_and_none_is_used_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(own_tokens, "MAX_REMEMBERED", 3)
+    monkeypatch.setattr(own_tokens, "SHARE", 1)
     mint = Mint()
     made = [mint.make(single_use=True) for _ in range(4)]
     for one in made[:3]:
@@ -132,6 +133,20 @@ def test_used_tokens_are_remembered_within_bounds_and_none_is_used_twice(monkeyp
     assert all(mint.refused(one) for one in made[:3])
     mint.now += 301
     mint.enter(mint.make(single_use=True))
+
+
+def test_one_caller_uses_up_its_own_share_of_single_use_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(own_tokens, "MAX_REMEMBERED", 8)
+    mint = Mint()
+    made = [mint.make(single_use=True, subject=f"user {number}") for number in range(3)]
+    for one in made[:2]:
+        mint.enter(one)
+    with pytest.raises(ASRError) as refused:
+        mint.enter(made[2])
+    assert refused.value.code is Code.OVERLOADED
+    assert mint.enter(mint.make(Grant("key other", ALL_SCOPES), single_use=True))
+    mint.now += 301
+    assert mint.enter(mint.make(single_use=True))
 
 
 def test_a_secret_is_rotated_with_an_overlap() -> None:

@@ -7,8 +7,9 @@ import itertools
 import pytest
 
 from asr.errors import ASRError, Code
+from server.access.grants import CLIENT_SCOPES, Grant
 from server.faces.realtime.dialect import Dialect, Handshake
-from server.faces.realtime.minting import MAX_KEPT_BYTES, Minting
+from server.faces.realtime.minting import MAX_KEPT_BYTES, Json, Minting
 
 FLAT = frozenset({Dialect.NIM, Dialect.OPENAI_BETA})
 
@@ -110,6 +111,23 @@ def test_secrets_are_bounded_by_number_and_by_what_they_hold() -> None:
         other.mint(big, FLAT)
     clock.now += 61
     other.mint(big, FLAT)
+
+
+@pytest.mark.parametrize(
+    ("session", "max_secrets", "fits"), [({}, 8, 2), ({"prompt": "x" * (MAX_KEPT_BYTES // 9)}, 99, 2)]
+)
+def test_one_caller_does_not_take_what_there_is_for_all(session: Json, max_secrets: int, fits: int) -> None:
+    clock = Clock()
+    mint = register(clock, max_secrets=max_secrets)
+    greedy = [Grant(f"key app for {number}", CLIENT_SCOPES) for number in range(3)]
+    for minter in greedy[:fits]:
+        mint.mint(session, FLAT, minter=minter)
+    with pytest.raises(ASRError) as caught:
+        mint.mint(session, FLAT, minter=greedy[2])
+    assert caught.value.code is Code.RATE_LIMITED
+    mint.mint(session, FLAT, minter=Grant("key other", CLIENT_SCOPES))
+    clock.now += 61
+    mint.mint(session, FLAT, minter=greedy[2])
 
 
 @pytest.mark.parametrize("credential", ["\udcff", "k\udcc3\udca9"])

@@ -6,6 +6,7 @@ or an error whose words are the same whatever is wrong with the credential.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -110,6 +111,10 @@ class Gate:
         if not all(verifier.still_good(grant) for verifier in self._verifiers):
             return ASRError(Code.UNAUTHORIZED, "The credential has been revoked. Connect again with a new one.")
         return None
+
+    def left_s(self, grant: Grant) -> float:
+        """How long a grant still holds, unless it is revoked; endless where it does not expire."""
+        return math.inf if grant.expires_at is None else grant.expires_at - self._unix_time()
 
     def _verified(self, credential: str) -> Grant | None:
         for verifier in self._verifiers:

@@ -53,6 +53,11 @@ class GrpcAccess(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._most_open_calls = min(MAX_OPEN_CALLS, max(most_calls // 4, 1))
         self._crowd = Crowd()
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether any call is being served."""
+        return len(self._crowd) > 0
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
@@ -70,7 +75,8 @@ class GrpcAccess(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             except ASRError as error:
                 await _refuse(context, error)
 
-        return grpc.stream_stream_rpc_method_handler(serve, handler.request_deserializer, handler.response_serializer)
+        read = handler.request_deserializer
+        return grpc.stream_stream_rpc_method_handler(serve, read and _strictly(read), handler.response_serializer)
 
     async def _serve(
         self, handler: grpc.RpcMethodHandler[Any, Any], method: str, requests: AsyncIterator[Any], context: Any
@@ -90,6 +96,19 @@ class GrpcAccess(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 def current_grant() -> Grant | None:
     """What the caller of the method that runs here may do; None at an open door."""
     return _grant.get()
+
+
+def _strictly(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """What cannot be read is the client's mistake, and no defect of ours."""
+
+    def reading(data: bytes) -> Any:
+        try:
+            return read(data)
+        except Exception as error:
+            text = "A message is not one of this method's. Use the proto files that the service is made from."
+            raise ASRError(Code.BAD_REQUEST, text) from error
+
+    return reading
 
 
 async def _only(context: Any, patience_s: float) -> Any:

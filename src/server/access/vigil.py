@@ -18,6 +18,8 @@ from server.access.porter import Porter
 log = structlog.get_logger("server.access")
 
 INTERVAL_S = 1.0
+WARNING_S = 30.0
+"""A stream is told so long before its credential expires."""
 FLUSH_S = 1.5
 """How long a stream that may come back with another credential gets for the results of what it said."""
 GRACE_S = 3.0
@@ -37,6 +39,10 @@ class Subject(Protocol):
         """Audio so far."""
         ...
 
+    def expiring(self, left_ms: int) -> None:
+        """Its credential expires in `left_ms`: a dialect that can say so tells the client."""
+        ...
+
     def cut_short(self, error: ASRError) -> None:
         """It may go on no longer. What was said so far still becomes results, then the client is told."""
         ...
@@ -46,6 +52,7 @@ class Subject(Protocol):
 class _Seen:
     grant: Grant | None = None
     counted_ms: float = 0.0
+    warned: Grant | None = None
     told: Grant | None = None
 
 
@@ -88,14 +95,16 @@ class Vigil:
             if subject.grant is None or grant is None or grant is seen.told:
                 continue
             error = self._porter.gate.refusal(grant) or error
-            if error is None:
-                continue
-            seen.told = grant  # the same credential is told once
-            log.info("stream cut short", principal=grant.principal, code=error.code.value)
             try:
-                subject.cut_short(error)
+                if error is not None:
+                    seen.told = grant  # the same credential is told once
+                    log.info("stream cut short", principal=grant.principal, code=error.code.value)
+                    subject.cut_short(error)
+                elif grant is not seen.warned and (left_s := self._porter.gate.left_s(grant)) <= WARNING_S:
+                    seen.warned = grant
+                    subject.expiring(int(left_s * 1000))
             except Exception:
-                log.exception("a stream could not be cut short")
+                log.exception("a stream could not be told about its credential")
 
     def _count(self, subject: Subject, seen: _Seen) -> ASRError | None:
         grant = subject.grant

@@ -186,6 +186,11 @@ class NativeConversation:
         self._close_code = GOING_AWAY
         return [self._send({"type": "status", "state": "draining", "deadline_ms": deadline_ms}), *self._stop(now)]
 
+    def expiring(self, left_ms: int, now: float) -> list[Command]:
+        """The client's credential expires: a warning, in time to fetch another."""
+        text = f"Your credential expires in {left_ms / 1000:.0f} s. Fetch another, and resume with it."
+        return [self._warn("token_expiring", text)] if self._receive == self._while_listening and self._ready else []
+
     def cut_short(self, error: ASRError, now: float) -> list[Command]:
         """The client may go on no longer, or not with this credential."""
         if self._receive == self._while_waiting or not self._ready:

@@ -35,6 +35,9 @@ class Visit:
         """Audio so far."""
         return self._watch.audio_ms
 
+    def expiring(self, left_ms: int) -> None:
+        """Riva's messages have no words for it."""
+
     def cut_short(self, error: ASRError) -> None:
         """The reader ends the audio with this error, so that the last results come before it; or the call is cut."""
         self.error = error

@@ -279,6 +279,7 @@ class Jobs:
     async def drain(self) -> None:
         """Stop the work; it goes on in the next life, or in another gateway. Looking at jobs is still possible."""
         self._ending.set()
+        self._opened.set()  # nobody waits for it any more
         if self._open is not None and self._drained is not self._open:
             self._drained = self._open
             await self._open.work.end(END_TIMEOUT_S)
@@ -368,7 +369,7 @@ class Jobs:
                 there = await loop.run_in_executor(self._threads, self._open_wing, loop)
             except Exception as error:
                 if not self._trouble:
-                    self._trouble = error.message if isinstance(error, ASRError) else type(error).__name__
+                    self._trouble = _reason(error)
                     log.error("job database cannot be opened; trying again", reason=self._trouble)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(REOPEN_S):
@@ -399,6 +400,15 @@ class Jobs:
                 log.warning("job database fails", error=type(error).__name__)
                 raise (_full() if _is_full(error) else _away()) from error
             raise
+
+
+def _reason(error: Exception) -> str:
+    """For the log. What a database's own errors say may hold its password."""
+    if isinstance(error, ASRError):
+        return error.message
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return type(error).__name__
 
 
 def _is_id(text: str) -> bool:

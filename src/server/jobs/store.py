@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from asr.errors import ASRError, Code
 from asr.options import Options
 from asr.transcript import Transcript, from_json, to_json
+from server.access.grants import payer_of
 from server.jobs.database import JOBS, PARTS, Database
 from server.jobs.model import (
     MAX_PAGE,
@@ -35,6 +36,8 @@ from server.jobs.model import (
 )
 
 FULL_RETRY_MS = 15_000
+RESERVE = 10
+"""Of the places of jobs that wait, one in so many is kept for callers with few of them."""
 _SEEN = [column for column in JOBS.c if column.name != "transcript"]
 
 
@@ -97,14 +100,15 @@ class Store:
             The job, and whether it is new.
 
         Raises:
-            ASRError: `overloaded` where too many wait, `bad_request` for a key that stands for something else.
+            ASRError: `overloaded` where too many wait, `rate_limited` where they are nearly so many and this caller's
+                are many of them, `bad_request` for a key that stands for something else.
         """
         key = _key(job.owner, job.idempotency) if job.idempotency else None
         try:
             with self._engine.begin() as conn:
                 if key is not None and (there := self._same(conn, key, job)) is not None:
                     return there, False
-                self._check_room(conn, job.spool, max_pending)
+                self._check_share(conn, job, max_pending, self._check_room(conn, job.spool, max_pending))
                 conn.execute(
                     sa.insert(JOBS).values(
                         id=job.id,
@@ -362,12 +366,28 @@ class Store:
             raise ASRError(Code.BAD_REQUEST, what, param="idempotency_key")
         return _view(row)
 
-    def _check_room(self, conn: sa.Connection, spool: str, max_pending: int) -> None:
+    def _check_room(self, conn: sa.Connection, spool: str, max_pending: int) -> int:
         query = sa.select(sa.func.count()).where(JOBS.c.status == Status.PENDING.value, JOBS.c.spool == spool)
         waiting = conn.execute(query).scalar_one()
         if waiting >= max_pending:
             what = f"{waiting} jobs wait already, and no more may. Send the job again later."
             raise ASRError(Code.OVERLOADED, what, retry_after_ms=FULL_RETRY_MS)
+        return int(waiting)
+
+    def _check_share(self, conn: sa.Connection, job: NewJob, max_pending: int, waiting: int) -> None:
+        """The last places are for callers with few jobs; those without a credential cannot be told apart."""
+        reserve = max_pending // RESERVE
+        if not job.owner or waiting < max_pending - reserve:
+            return
+        payer = payer_of(job.owner)
+        whose = sa.or_(JOBS.c.owner == payer, JOBS.c.owner.startswith(f"{payer} for ", autoescape=True))
+        query = sa.select(sa.func.count()).where(
+            JOBS.c.status == Status.PENDING.value, JOBS.c.spool == job.spool, whose
+        )
+        mine = conn.execute(query).scalar_one()
+        if mine >= reserve:
+            what = f"{waiting} jobs wait, {mine} of them yours. The last places are for others. Send the job later."
+            raise ASRError(Code.RATE_LIMITED, what, retry_after_ms=FULL_RETRY_MS)
 
     def _mine(self, job_id: str, runner: str) -> sa.Update:
         return sa.update(JOBS).where(

@@ -28,8 +28,8 @@ MAX_SECRETS = 10_000
 MAX_KEPT_BYTES = 32 * 1024 * 1024
 SHARE = 4
 """Of both, one caller may have one in so many, where it is known who asks."""
-OWN_PRINCIPAL = "key realtime"
-"""Who shows the key of this register itself, where a gate asks who it is."""
+OWN_PRINCIPAL = "key :realtime"
+"""Who shows the key of this register itself, where a gate asks who it is. No API key has such a name."""
 
 
 @dataclass(frozen=True, slots=True)
