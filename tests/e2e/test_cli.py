@@ -249,7 +249,7 @@ def test_a_second_ctrl_c_ends_it_at_once_and_quietly(shell: Shell) -> None:
 
 def test_an_address_of_another_machine_is_one_line(shell: Shell) -> None:
     for port in ("--port", "--grpc-port"):
-        done = shell.run("serve", "--host", "192.0.2.1", port, "0", *MOCK)
+        done = shell.run("serve", "--auth", "off", "--host", "192.0.2.1", port, "0", *MOCK)
         assert (done.returncode, done.stdout) == (2, b"")
         assert b"LISTEN_HOST" in done.stderr
         assert done.stderr.count(b"\n") == 1

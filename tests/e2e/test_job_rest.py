@@ -29,8 +29,10 @@ class Gated(WordEngine):
     def __init__(self) -> None:
         super().__init__()
         self.gate = asyncio.Event()
+        self.traces: list[str] = []
 
     async def stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
+        self.traces.append(options.traceparent)
         async for event in super().stream(audio, options):
             await self.gate.wait()
             yield event
@@ -149,6 +151,21 @@ async def test_the_same_key_is_the_same_job(tmp_path: Path) -> None:
         other = await call(addresses, "POST", "/transcribe/async", files=files, headers={"Idempotency-Key": "k1"})
     assert other.status_code == 400
     assert "Idempotency-Key" in other.json()["detail"]
+
+
+async def test_the_recognizer_is_told_of_the_trace_in_which_a_job_was_handed_in(tmp_path: Path) -> None:
+    engine = Gated()
+    engine.gate.set()
+    trace, files = "4bf92f3577b34da6a3ce929d0e0e4736", {"file": ("clip.wav", wav(SECOND))}
+    async with running(engine, tmp_path) as addresses:
+        for caller in (f"00-{trace}-00f067aa0ba902b7-01", "00-nothing-of-the-kind"):
+            headers = {"traceparent": caller, "Idempotency-Key": caller}
+            answer = await call(addresses, "POST", "/transcribe/async", files=files, headers=headers)
+            await until(addresses, answer.json()["job_id"], "completed")
+    told = [traceparent.split("-")[1] for traceparent in engine.traces]
+    assert told[0] == trace
+    assert trace not in told[1:]
+    assert len(told) == 2
 
 
 async def test_a_job_is_seen_by_those_who_show_its_credential(tmp_path: Path) -> None:

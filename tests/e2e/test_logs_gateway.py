@@ -15,7 +15,6 @@ from typing import Any
 
 import httpx2
 import jsonschema
-import pytest
 from websockets.exceptions import InvalidStatus
 
 import sound
@@ -161,17 +160,17 @@ async def over_grpc(at: Addresses) -> None:
 FACES = (native, comes_back, end, realtime, over_http, over_grpc)
 
 
-@pytest.mark.parametrize("engine", ["mock", "riva"])
-async def test_every_line_fits_the_schema_and_none_has_what_was_said(engine: str, tmp_path: Path) -> None:
+async def test_every_line_fits_the_schema_and_none_has_what_was_said(tmp_path: Path) -> None:
     # The recognizer of the first client and of a later one is lost while they speak.
     plan = load_plan(PLAN | {"faults": [{"kind": "unavailable", "at_ms": 2_500, "streams": [1, 5]}]})
-    async with MockRivaServer(plan) as riva:
-        more = {"RIVA_ENDPOINTS": f"localhost:{riva.port}"} if engine == "riva" else {}
-        async with gateway(tmp_path, PLAN, **more) as running:
-            for speak in FACES:
-                await speak(running.addresses)
-            async with httpx2.AsyncClient(trust_env=False) as http:
-                published = (await http.get(f"{running.addresses.url}/schema/log.v1.json")).json()
+    async with (
+        MockRivaServer(plan) as riva,
+        gateway(tmp_path, PLAN, RIVA_ENDPOINTS=f"localhost:{riva.port}") as running,
+    ):
+        for speak in FACES:
+            await speak(running.addresses)
+        async with httpx2.AsyncClient(trust_env=False) as http:
+            published = (await http.get(f"{running.addresses.url}/schema/log.v1.json")).json()
     assert published == schema()
     fits = jsonschema.Draft202012Validator(published)
     for line in running.log:
@@ -192,7 +191,7 @@ async def test_every_line_fits_the_schema_and_none_has_what_was_said(engine: str
     (away,), (back,) = running.rows("stream waits for its client"), running.rows("stream resumed")
     assert away["stream_id"] == back["stream_id"]
     assert sorted(row["resumes"] for row in closed if row["face"] == "native") == [0, 1]
-    assert (sum(row["failovers"] for row in closed) > 0) is (engine == "riva")
+    assert sum(row["failovers"] for row in closed) > 0
     over = next(row for row in closed if row["face"] == "native")
     assert (over["outcome"], over["audio_ms"], over["close_code"]) == ("ok", 4_500, 1000)
     assert over["received_bytes"] >= len(PCM)
@@ -229,7 +228,7 @@ async def test_what_clients_write_is_harmless_on_a_console_too(tmp_path: Path) -
 
 
 async def test_an_outage_leaves_a_bounded_log(tmp_path: Path) -> None:
-    streams = 300
+    streams = 120
     broken = PLAN | {"faults": [{"kind": "internal", "message": EVIL}]}
     async with gateway(tmp_path, broken, LOG_LEVEL="info") as running:
 

@@ -15,7 +15,8 @@ import pytest
 from asr.mock.plan import load_plan
 from asr.mock.riva_server import MockRivaServer
 
-from .command import COMMAND, PATIENCE_S, Shell, wait_for
+from .command import PATIENCE_S, Shell, wait_for
+from .warm_command import warm_command
 
 RUNBOOKS = Path(__file__).resolve().parents[2] / "docs" / "runbooks"
 PLAN = load_plan({"hears": "clock"})
@@ -80,13 +81,14 @@ class Typist:
 
 @contextlib.contextmanager
 def gateway(home: Path) -> Iterator[Typist]:
-    with stand_ins(3) as (base, former, canary):
+    with stand_ins(3) as (base, former, canary), warm_command(home) as commands:
         names = ("RIVA_ENDPOINTS", "RIVA_FORMER_ENDPOINTS", "RIVA_CANARY_ENDPOINTS")
         settings = dict(zip(names, (f"localhost:{port}" for port in (base, former, canary)), strict=True))
         settings |= {"PORT": "0", "GRPC_PORT": "off", "JOBS": "off"}
         with Shell(home, settings).start("serve") as process:
             url = f"https://localhost:{wait_for(process, r'https://localhost:([0-9]+)')[1]}"
-            there = {"ASR_SERVER": url, "GATEWAY_PID": str(process.pid), "PATH": f"{COMMAND.parent}:/usr/bin:/bin"}
+            there = {"ASR_SERVER": url, "GATEWAY_PID": str(process.pid)}
+            there |= {"PATH": f"{commands}:/usr/bin:/bin"}
             places = {"https://localhost:8443": url, "riva-new.example:50051": f"localhost:{canary}"}
             typist = Typist(Shell(home, there), places)
             typist.process = process

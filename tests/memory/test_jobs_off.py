@@ -1,4 +1,4 @@
-"""A job that the operator has had wait, by switching transcription off, is not counted as one that waits in vain."""
+"""Jobs that wait: through an `off` of the operator's, which is not counted; for a database that does not open."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import structlog
 
 import sound
 from asr.engine import AudioInput
 from asr.errors import ASRError, Code
 from asr.events import Event
 from asr.options import Options
+from asr.settings import load_settings
 from asr.transcript import Transcript
 from server.admission import Admission
 from server.jobs.database import Database, sqlite_url
 from server.jobs.model import NewJob, WorkRules
 from server.jobs.places import PatientEngine
+from server.jobs.service import Jobs
 from server.jobs.store import Claimed, Store
 from server.jobs.work import Work
 from server.rollout.engine import RolloutEngine
 from server.rollout.state import Position, Wanted
+from server.settings import ServerSettings
 from server.spool import Spool
 from server.telemetry.hub import Telemetry
 from word_engine import WordEngine
@@ -126,3 +130,21 @@ async def test_the_recognizer_is_told_of_the_trace_of_who_handed_the_job_in(tmp_
     assert isinstance(await site.attempt(), Transcript)
     assert {TRACE} == {traceparent.split("-")[1] for traceparent in site.base.traces}
     site.database.dispose()
+
+
+async def test_who_waits_for_a_database_that_does_not_open_does_not_hold_the_end_up(tmp_path: Path) -> None:
+    given = {"state_dir": Path("/proc/none")}
+    settings = load_settings(ServerSettings, given, env={}, env_file=None)
+    admission = Admission(10, random=random.random, clock=asyncio.get_running_loop().time)
+    jobs = Jobs(settings, WordEngine(), admission, Spool(tmp_path, 1 << 20))
+    with structlog.testing.capture_logs() as told:
+        waiting = asyncio.create_task(jobs.check_room())
+        while not told:
+            await asyncio.sleep(0.01)
+        assert not waiting.done()
+        async with asyncio.timeout(2):
+            await jobs.drain()
+            with pytest.raises(ASRError, match="cannot be reached"):
+                await waiting
+        await jobs.aclose()
+    assert "No such file or directory: /proc/none" in str(told[0]["reason"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from pathlib import Path
@@ -290,3 +291,23 @@ def test_the_document_names_every_label():
         if hasattr(one, "_labelnames")
     }
     assert dict(rows) == labels
+
+
+async def test_a_crowd_that_asks_at_once_shares_a_look_and_nobody_reads_what_is_older_than_the_question() -> None:
+    gateway = Gateway()
+    gateway.readings.start(gateway.sources())
+    looks = 0
+
+    def counted() -> list[dict[str, Any]]:
+        nonlocal looks
+        looks += 1
+        return []
+
+    gateway.engine.endpoints = counted  # type: ignore[method-assign]
+    pages = await asyncio.gather(*(gateway.readings.page("") for _ in range(20)))
+    assert looks == 2
+    assert len(set(pages)) <= 2
+    gateway.hub.open("native", kind="live", peer="p").close()
+    page, _ = await gateway.readings.page("")
+    assert b'riva_gateway_streams_admitted_total{face="native"} 1.0' in page
+    await gateway.readings.aclose()

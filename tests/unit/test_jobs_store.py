@@ -214,6 +214,21 @@ def test_what_is_refused_or_fails_leaves_no_row(store: Store, queue: Queue, monk
     assert store.get("c") is None
 
 
+def test_the_last_places_are_for_callers_with_few_jobs(store: Store) -> None:
+    def add(number: int, owner: str) -> None:
+        store.add(replace(NEW, id=f"{owner} {number}", owner=owner), max_pending=20)
+
+    for number in range(9):
+        add(number, "key app")
+        add(number, "key app for ann")
+    for owner in ("key app", "key app for bob"):
+        with pytest.raises(ASRError, match="18 of them yours") as caught:
+            add(99, owner)
+        assert caught.value.code is Code.RATE_LIMITED
+    add(1, "key apple")
+    add(1, "")
+
+
 def test_a_text_that_no_database_takes_is_stored_without_it(store: Store) -> None:
     for name, outcome in (("a", replace(DONE, text="x\0\ud800y")), ("b", ASRError(Code.INTERNAL, "x\0\ud800y"))):
         store.add(replace(NEW, id=name), max_pending=9)

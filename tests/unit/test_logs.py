@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -171,7 +172,9 @@ def test_a_log_that_nobody_reads_holds_nobody_up(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("quiet_root")
-def test_who_logs_while_a_line_is_written_does_not_wait_for_himself(capsys: pytest.CaptureFixture[str]) -> None:
+def test_who_logs_while_a_line_is_written_does_not_wait_for_himself(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As a task does that is freed then, and whose error nobody has asked for."""
     depth = [0]
 
@@ -186,7 +189,20 @@ def test_who_logs_while_a_line_is_written_does_not_wait_for_himself(capsys: pyte
     writer.start()
     writer.join(5)
     assert not writer.is_alive()
-    assert Counter(json.loads(line)["event"] for line in lines(capsys)) == {"outside": 4, "inside": 1}
+    told = lines(capsys)
+
+    class Stderr(io.StringIO):
+        def write(self, text: str) -> int:
+            if "outside" in text:
+                structlog.get_logger("x").warning("inside")
+            return super().write(text)
+
+    monkeypatch.setattr("sys.stderr", Stderr())
+    writer = threading.Thread(target=lambda: structlog.get_logger("x").info("outside"), daemon=True)
+    writer.start()
+    writer.join(5)
+    assert not writer.is_alive()
+    assert Counter(json.loads(line)["event"] for line in told) == {"outside": 4, "inside": 1}
 
 
 @pytest.mark.usefixtures("quiet_root")

@@ -238,6 +238,24 @@ def test_a_link_in_the_place_of_the_file_is_not_followed(tmp_path: Path) -> None
     assert sink.dropped == 1
 
 
+def test_a_file_that_is_lost_costs_no_further_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a network's disk, where whoever holds a file that another machine has removed holds nothing."""
+    monkeypatch.setattr("server.telemetry.record_files.LOOK_EVERY_S", 0.01)
+    today = tmp_path / "streams-2026-11-21.jsonl"
+    sink = RecordSink(tmp_path, 7, unix_time=Clock())
+    sink.start()
+    sink.closed(number(1))
+    until(lambda: today.is_file() and bool(today.read_bytes()))
+    held, lost = sink._file._handle, os.open(tmp_path, os.O_RDONLY)
+    os.dup2(lost, held)  # from now on nothing can be written there
+    with structlog.testing.capture_logs():
+        sink.closed(number(2))
+        until(lambda: len(rows(today)) == 2)
+        sink.close()
+    os.close(lost)
+    assert sink.dropped == 0
+
+
 def test_half_a_sign_costs_no_record() -> None:
     row = json.loads(line_of(row_of(replace(RECORD, model="para\ud800keet"))))
     assert row["model"] == "para?keet"

@@ -57,6 +57,14 @@ def test_a_stream_counts_in_each_window_that_it_ended_in() -> None:
     assert [figures.audio_s for figures in found.windows] == [72.0, 144.0, 180.0]
 
 
+def test_a_record_of_the_future_is_in_no_window() -> None:
+    """A clock was wrong when it was written; one a little ahead of ours is not."""
+    lines = [line(timedelta(seconds=age)) for age in (-30, -90, -86_400 * 400)]
+    found = tally(lines, HOUR, NOW)
+    assert [figures.streams for figures in found.windows] == [1]
+    assert found.ahead == 2
+
+
 def test_errors_are_those_of_the_gateway_refusals_included() -> None:
     lines = [line() for _ in range(196)]
     lines += [line(status="server_error", code="unavailable"), line(status="client_error", code="bad_audio")]

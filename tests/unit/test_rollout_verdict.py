@@ -2,12 +2,14 @@
 
 Streams differ in how late their finals come and how much is said in them; some say nothing at all. A canary that is no
 worse must be called worse in at most 5 % of all canaries, looked at after every stream; a planted harm must be found
-within a stated number of the canary's streams.
+within a stated number of the canary's streams. `ROLLOUT_LONG=1` rehearses as many as `docs/rollout.md` tells of (two
+minutes); without it as many as tell a rule that is broken.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import random
 from dataclasses import dataclass
 
@@ -15,6 +17,8 @@ import pytest
 
 from evaluation.statistics import binomial_bounds
 from server.rollout.verdict import ALPHA, Comparison, Figure, Lot
+
+LONG = bool(os.environ.get("ROLLOUT_LONG"))
 
 
 @dataclass(frozen=True)
@@ -57,29 +61,31 @@ def found_after(seed: int, harm: Harm, *, share: float = 0.2, good_for: int = 0,
 # --- no harm
 
 
-@pytest.mark.parametrize(("share", "most"), [(0.05, 60), (0.5, 300)])
+@pytest.mark.parametrize(("share", "most"), [(0.05, 200 if LONG else 40), (0.5, 300 if LONG else 200)])
 def test_a_canary_that_is_no_worse_is_seldom_aborted(share: float, most: int) -> None:
-    runs = 150
+    runs = 400 if LONG else 40
     alarms = sum(found_after(seed, Harm(), share=share, most=most) is not None for seed in range(runs))
     assert alarms / runs <= ALPHA, binomial_bounds(alarms, runs)
 
 
 def test_neither_the_time_of_day_nor_its_steps_make_a_canary_worse() -> None:
     """The percentage rises while everything becomes slower, and errors three times as frequent: for both."""
-    alarms = 0
-    for seed in range(100):
+    alarms, runs = 0, 200 if LONG else 20
+    for seed in range(runs):
         dice, comparison = random.Random(seed), Comparison(50)
         for share, hour in ((0.01, 0.0), (0.05, 0.3), (0.25, 0.7), (0.5, 1.0)):
             comparison.next_step()
             for _ in range(500):
                 stream(comparison, dice, share, Harm(), hour=hour)
         alarms += comparison.worse is not None
-    assert alarms <= 5, alarms
+    assert alarms <= runs * ALPHA, alarms
 
 
 def test_a_little_slower_is_nobody_s_trouble() -> None:
-    alarms = sum(found_after(seed, Harm(latency=1.05, words=0.98), most=300) is not None for seed in range(60))
-    assert alarms <= 3, alarms
+    runs = 100 if LONG else 20
+    little = Harm(latency=1.05, words=0.98)
+    alarms = sum(found_after(seed, little, share=0.5, most=200) is not None for seed in range(runs))
+    assert alarms <= runs * ALPHA, alarms
 
 
 # --- planted harm: 95 of 100 are found within so many streams of the canary
@@ -99,11 +105,13 @@ def test_a_little_slower_is_nobody_s_trouble() -> None:
     ],
 )
 def test_a_planted_harm_is_found(harm: Harm, share: float, within: int, figure: Figure | None) -> None:
-    runs = 40
+    runs = 100 if LONG else 10
     times = sorted(found_after(seed, harm, share=share, most=within) or 10**9 for seed in range(runs))
     assert times[runs * 95 // 100 - 1] <= within, times
 
 
 def test_a_canary_that_becomes_bad_after_a_good_beginning_is_found() -> None:
-    times = sorted(found_after(s, Harm(latency=1.5), good_for=600, most=1500) or 10**9 for s in range(20))
-    assert times[18] <= 600 + 120, times
+    runs, good_for = (20, 600) if LONG else (6, 200)
+    late = Harm(latency=1.5)
+    times = sorted(found_after(seed, late, good_for=good_for, most=1500) or 10**9 for seed in range(runs))
+    assert times[runs * 95 // 100 - 1] <= good_for + 120, times

@@ -15,7 +15,7 @@ from memory_gateway import Watch
 from server.telemetry.hub import Telemetry
 from server.telemetry.record import Outcome, StreamRecord
 from server.telemetry.takes import TakeWatch, Told
-from server.telemetry.watch import MAX_PENDING, ClientGone, StreamWatch
+from server.telemetry.watch import MAX_PENDING, TOLD_TOGETHER, ClientGone, StreamWatch
 
 
 class Clock:
@@ -91,6 +91,7 @@ def test_a_partial_that_became_needless_is_not_measured(hub: Telemetry, sink: Wa
     for number in (1, 2, 3):
         watch.waits(heard(watch, take, clock, is_final=False), number)
     watch.flushed(3)
+    watch.settle()
     assert sink.latencies["partial"] == pytest.approx([0.2])
 
 
@@ -213,3 +214,24 @@ def test_who_may_know_what_is_said_is_told(clock: Clock):
     watch = opened(hub)
     heard(watch, watch.take(), clock)
     assert said == ["yes no"]
+
+
+def test_partials_are_told_of_together_and_none_is_forgotten(hub: Telemetry, sink: Watch, clock: Clock):
+    watch = opened(hub)
+    take = watch.take()
+
+    def partials(count: int) -> int:
+        for _ in range(count):
+            watch.sent(heard(watch, take, clock, is_final=False))
+        return len(sink.latencies.get("partial", []))
+
+    assert partials(TOLD_TOGETHER - 1) == 0
+    assert partials(1) == TOLD_TOGETHER
+    assert partials(2) == TOLD_TOGETHER
+    watch.sent(heard(watch, take, clock))
+    assert partials(0) == TOLD_TOGETHER + 2, "a final is not told before the partials that led to it"
+    assert partials(3) == TOLD_TOGETHER + 2
+    watch.close()
+    assert partials(0) == TOLD_TOGETHER + 5
+    assert sink.latencies["partial"] == pytest.approx([0.2] * (TOLD_TOGETHER + 5))
+    assert record_of(sink).partial_latency_ms == pytest.approx(200, abs=5)

@@ -134,6 +134,7 @@ def test_spans_that_wait_are_bounded_and_those_dropped_are_counted(
     monkeypatch.setattr(span_sender, "OTLPSpanExporter", lambda *_, **__: stuck)
     told: list[int] = []
     sender = SpanSender("http://127.0.0.1:1", {}, on_dropped=told.append)
+    sender.start()
     sink.opened(START)
     sink.closed(RECORD)
     for _ in range(MAX_QUEUE_SPANS * 2):

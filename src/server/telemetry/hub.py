@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from weakref import WeakSet
 
 from asr.errors import Code
@@ -35,18 +35,23 @@ class Sink(Protocol):
         """
         ...
 
-    def measured(self, start: StreamStart, what: str, seconds: float) -> None:
-        """A latency: `first_partial`, `partial`, `final`, a part of `final` (`ingress`, `queue`, `upstream`, `egress`),
-        or `queue_wait`: from when the stream's first audio was there until the recognizer takes it.
-        """
-        ...
-
     def closed(self, record: StreamRecord) -> None:
         """A stream is over."""
         ...
 
     def refused(self, face: str, code: Code) -> None:
         """Somebody was not let in."""
+        ...
+
+
+@runtime_checkable
+class MeasuringSink(Sink, Protocol):
+    """Somebody who also wants to know each latency, as it is measured. Others find a stream's own in its record."""
+
+    def measured(self, start: StreamStart, what: str, seconds: float) -> None:
+        """A latency: `first_partial`, `partial`, `final`, a part of `final` (`ingress`, `queue`, `upstream`, `egress`),
+        or `queue_wait`: from when the stream's first audio was there until the recognizer takes it.
+        """
         ...
 
 
@@ -81,6 +86,7 @@ class Telemetry:
         self._traced_share = traced_share
         self._on_final = on_final
         self._sinks = tuple(sinks)
+        self._measuring = tuple(sink for sink in sinks if isinstance(sink, MeasuringSink))
         self._clock = clock
         self._unix_time = unix_time
         self._token_hex = token_hex
@@ -101,7 +107,7 @@ class Telemetry:
         """A stream was admitted; the caller tells the watch what happens, and closes it."""
         trace = trace_of(traceparent, tracestate, self._token_hex, share=self._traced_share)
         start = StreamStart(self._token_hex(8), face, kind, peer, principal, trace, self._unix_time(), session_id)
-        watch = StreamWatch(start, self._sinks, self._clock, self._unix_time, self._on_final)
+        watch = StreamWatch(start, self._sinks, self._measuring, self._clock, self._unix_time, self._on_final)
         self.watches.add(watch)
         for sink in self._sinks:
             try:

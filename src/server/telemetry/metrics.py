@@ -46,6 +46,7 @@ class Metrics:
         disable_created_metrics()
         self.registry = CollectorRegistry()
         self._told: dict[str, Grown] = {}  # of the open streams
+        self._counters: dict[str, tuple[Counter, ...]] = {}
         self._observers: dict[tuple[str, str], Callable[[float], None]] = {}
         self._add_streams()
         self._add_latencies()
@@ -78,11 +79,19 @@ class Metrics:
         """What an open stream has come to by now."""
         told = self._told.get(start.stream_id, Grown())
         self._told[start.stream_id] = grown
-        face = start.face
-        self.audio_seconds.labels(face).inc((grown.audio_ms - told.audio_ms) / 1000)
-        self.partials.labels(face).inc(grown.partials - told.partials)
-        self.finals.labels(face).inc(grown.finals - told.finals)
-        self.words.labels(face).inc(grown.words - told.words)
+        audio_seconds, partials, finals, words = self._growing(start.face)
+        audio_seconds.inc((grown.audio_ms - told.audio_ms) / 1000)
+        partials.inc(grown.partials - told.partials)
+        finals.inc(grown.finals - told.finals)
+        words.inc(grown.words - told.words)
+
+    def _growing(self, face: str) -> tuple[Counter, ...]:
+        """The counters of one face, found once."""
+        found = self._counters.get(face)
+        if found is None:
+            counters = (self.audio_seconds, self.partials, self.finals, self.words)
+            found = self._counters[face] = tuple(counter.labels(face) for counter in counters)
+        return found
 
     def closed(self, record: StreamRecord) -> None:
         """A stream is over."""

@@ -81,9 +81,6 @@ class RecordSink:
     def happened(self, start: StreamStart, what: str, at_s: float, **about: str | int | float) -> None:
         """The record has it."""
 
-    def measured(self, start: StreamStart, what: str, seconds: float) -> None:
-        """The record has it."""
-
     def closed(self, record: StreamRecord) -> None:
         """A stream is over."""
         if len(self._waiting) >= MAX_WAITING or self._ending:

@@ -30,6 +30,8 @@ ERRORS = 0.005
 """Fewer streams than this may fail through no fault of their clients."""
 MAX_WINDOW_S = 366 * 86_400
 MAX_FACES = 64
+AHEAD_S = 60.0
+"""So far ahead of ours another machine's clock may be."""
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _WINDOW = re.compile(r"([1-9]\d{0,6})([smhdw])")
@@ -206,11 +208,13 @@ class Report:
         windows: one for each, in the order asked for.
         faces: those that were seen.
         unreadable: lines that are no records: cut off by a full disk or a kill, or still being written.
+        ahead: records from after `now`, which are in no window: a clock was wrong.
     """
 
     windows: list[Figures]
     faces: set[str] = field(default_factory=set)
     unreadable: int = 0
+    ahead: int = 0
 
 
 def tally(lines: Iterable[bytes], windows: Sequence[Window], now: datetime, face: str = "") -> Report:
@@ -234,7 +238,11 @@ def tally(lines: Iterable[bytes], windows: Sequence[Window], now: datetime, face
         if row is None:
             report.unreadable += 1
             continue
-        place = bisect_left(lengths_s, now_s - row["ts"])
+        age_s = now_s - row["ts"]
+        if age_s < -AHEAD_S:
+            report.ahead += 1
+            continue
+        place = bisect_left(lengths_s, age_s)
         if place == len(growing):
             continue
         if len(report.faces) < MAX_FACES:

@@ -94,9 +94,11 @@ class SpanSender:
         closing = threading.Thread(target=self._processor.shutdown, name="close-traces", daemon=True)
         closing.start()
         closing.join(CLOSE_TIMEOUT_S)
+        # Also those that were taken, and of which no collector has said that it has them.
+        left = self._given - self._exporter.settled
         if closing.is_alive():
+            self._exporter.write_off()
             self._exporter.shutdown()
-        left = self._given - self._exporter.taken
         if left:
             self._lost(left)
 
@@ -120,7 +122,9 @@ class _Counting(SpanExporter):
         self._inner = inner
         self._on_lost = on_lost
         self._over = False
+        self._is_written_off = False
         self.taken = 0
+        self.settled = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send a batch."""
@@ -130,9 +134,14 @@ class _Counting(SpanExporter):
             if not self._over:
                 result = self._inner.export(spans)
         finally:
-            if result is not SpanExportResult.SUCCESS:
+            self.settled += len(spans)
+            if result is not SpanExportResult.SUCCESS and not self._is_written_off:
                 self._on_lost(len(spans))
         return result
+
+    def write_off(self) -> None:
+        """What is lost from now on has been counted."""
+        self._is_written_off = True
 
     def shutdown(self) -> None:
         """End it, and what it waits for; once."""

@@ -72,9 +72,6 @@ class LogSink:
         elif what == "resumed":
             log.info("stream resumed", **{"peer": start.peer, **naming(start), **about})
 
-    def measured(self, start: StreamStart, what: str, seconds: float) -> None:
-        """The record has it."""
-
     def closed(self, record: StreamRecord) -> None:
         """A stream is over."""
         log.info("stream closed", peer=record.start.peer, **figures(record))

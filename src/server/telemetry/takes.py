@@ -19,14 +19,14 @@ class Told:
     """A result that was heard and is not sent yet.
 
     Attributes:
-        is_final: a final; else a partial.
-        way: that of the instant in which it ends.
-        heard: when it came from the recognizer.
+        received: when the audio in which it ends was received.
+        way: of a final: that of the same audio; of a partial None.
+        heard: of a final: when it came from the recognizer.
     """
 
-    is_final: bool
-    way: Way
-    heard: float
+    received: float
+    way: Way | None = None
+    heard: float = 0.0
 
 
 class TakeWatch:
@@ -60,23 +60,26 @@ class TakeWatch:
             if self._clock is not None:
                 self._clock = AudioClock(self._bytes_per_ms)
         self._watch.audio_ms += n_bytes / self._bytes_per_ms
-        if self._clock is not None:
+        clock = self._clock
+        if clock is not None:
             now = self._now()
-            came = now if received is None else received
-            self._clock.put(n_bytes, came, now)
+            if received is None:
+                received = now
+            clock.put(n_bytes, received, now)
             if self._since is None:
-                self._since = came
+                self._since = received
 
     def taken(self) -> None:
         """The recognizer takes the next audio that was `fed`: as much as was fed at once."""
-        if self._clock is None and self._started:
+        clock = self._clock
+        if clock is None and self._started:
             return
         now = self._now()
         if not self._started:
             self._started = True
             self._watch.waited(max(now - self._since, 0.0) if self._since is not None else 0.0)
-        if self._clock is not None:
-            self._clock.take(now)
+        if clock is not None:
+            clock.take(now)
 
     def heard(self, event: Event) -> Told | None:
         """The recognizer said something. What comes back is to be told as `sent`, where it is sent at all."""
@@ -84,10 +87,14 @@ class TakeWatch:
         match event:
             case Partial():
                 watch.partials += 1
-                return self._told(event, False)
+                received = self._received(event)
+                return Told(received) if received is not None else None
             case Final():
                 watch.said(event)
-                return self._told(event, True)
+                received = self._received(event)
+                if received is None or self._clock is None:
+                    return None
+                return Told(received, self._clock.way(_end_ms(event)), self._now())
             case Gap():
                 watch.gaps_ms += event.end_ms - event.start_ms
                 watch.happened("gap", start_ms=event.start_ms, end_ms=event.end_ms, cause=event.cause.value)
@@ -99,14 +106,17 @@ class TakeWatch:
                 watch.happened("recovered", audio_ms=event.audio_ms, replayed_ms=event.replayed_ms)
         return None
 
-    def _told(self, event: Partial | Final, is_final: bool) -> Told | None:
-        watch, clock = self._watch, self._clock
+    def _received(self, event: Partial | Final) -> float | None:
+        """When the audio in which a result ends was received; None for one that has no latency."""
+        clock = self._clock
         if clock is None or not event.text:
             return None
-        words = event.words
-        way = clock.way(words[-1].end_ms if words else event.end_ms)
-        if way is None:
-            return None
-        if watch.first_word is None:
-            watch.first_word = (clock.way(words[0].end_ms) or way) if words else way
-        return Told(is_final, way, self._now())
+        received = clock.received(_end_ms(event))
+        if received is not None and self._watch.first_word_at is None:
+            first = clock.received(event.words[0].end_ms) if event.words else None
+            self._watch.first_word_at = received if first is None else first
+        return received
+
+
+def _end_ms(event: Partial | Final) -> int:
+    return event.words[-1].end_ms if event.words else event.end_ms

@@ -68,9 +68,6 @@ class TraceSink:
             events.left_out += 1
         events.kept.append(Event(what, _told(about), _ns(at_s)))
 
-    def measured(self, start: StreamStart, what: str, seconds: float) -> None:
-        """The record has it."""
-
     def closed(self, record: StreamRecord) -> None:
         """A stream is over: its span goes out."""
         events = self._events.pop(record.start.stream_id, None)

@@ -15,15 +15,17 @@ import structlog
 
 from asr.errors import ASRError, Code
 from asr.events import Final
-from server.telemetry.latency import Spread, Way
+from server.telemetry.latency import Spread
 from server.telemetry.record import StreamRecord, StreamStart, outcome_of
 from server.telemetry.takes import TakeWatch, Told
 
 if TYPE_CHECKING:
-    from server.telemetry.hub import Sink
+    from server.telemetry.hub import MeasuringSink, Sink
 
 log = structlog.get_logger("server.telemetry")
 
+TOLD_TOGETHER = 16
+"""Partials whose latencies the sinks are told of at once, unless something else is told or somebody asks before."""
 MAX_PENDING = 1_024
 """Results on their way to a slow client whose latency is still open; of the oldest beyond it none is told."""
 
@@ -58,13 +60,46 @@ class StreamWatch:
         left_out: messages that were never sent, because the client read too slowly.
         resumes: how often the client came back.
         failovers, replayed_ms, gaps_ms: what the stream went through upstream.
-        first_word: the way of the stream's first word, once there is one.
+        first_word_at: when the stream's first word was received, once there is one.
     """
+
+    __slots__ = (
+        "__weakref__",
+        "_began",
+        "_clock",
+        "_closed",
+        "_final_latencies",
+        "_first_partial_ms",
+        "_late",
+        "_measuring",
+        "_on_final",
+        "_partial_latencies",
+        "_pending",
+        "_queue_wait_ms",
+        "_sinks",
+        "_unix_time",
+        "audio_ms",
+        "failovers",
+        "finals",
+        "first_word_at",
+        "gaps_ms",
+        "language",
+        "left_out",
+        "model",
+        "partials",
+        "received_bytes",
+        "replayed_ms",
+        "resumes",
+        "sent_bytes",
+        "start",
+        "words",
+    )
 
     def __init__(
         self,
         start: StreamStart,
         sinks: tuple[Sink, ...],
+        measuring: tuple[MeasuringSink, ...],
         clock: Callable[[], float],
         unix_time: Callable[[], float],
         on_final: Callable[[StreamStart, Final], None] | None = None,
@@ -73,13 +108,15 @@ class StreamWatch:
         self._on_final = on_final
         self.start = start
         self._sinks = sinks
+        self._measuring = measuring
         self._clock = clock
         self._unix_time = unix_time
         self._began = clock()
         self._pending: deque[tuple[int, Told]] = deque(maxlen=MAX_PENDING)
         self._queue_wait_ms: int | None = None
         self._first_partial_ms: int | None = None
-        self.first_word: Way | None = None
+        self.first_word_at: float | None = None
+        self._late: list[float] = []  # of partials, not told yet
         self._partial_latencies = Spread()
         self._final_latencies = Spread()
         self.model = self.language = ""
@@ -131,6 +168,18 @@ class StreamWatch:
         """A result is on the wire."""
         self._measure(told, self._clock())
 
+    def settle(self) -> None:
+        """Tell the sinks of all that was measured and not told yet."""
+        late, self._late = self._late, []
+        for late_s in late:
+            self._partial_latencies.add(late_s)
+            self._tell("partial", late_s)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there are results that wait for the client to read."""
+        return bool(self._pending)
+
     def waits(self, told: Told, number: int) -> None:
         """A result waits for the client to read, in the message of this number; the numbers grow."""
         self._pending.append((number, told))
@@ -141,7 +190,7 @@ class StreamWatch:
         now = 0.0
         while pending and pending[0][0] <= number:
             at, told = pending.popleft()
-            if at == number or told.is_final:  # finals are never left out
+            if at == number or told.way is not None:  # finals are never left out
                 now = now or self._clock()
                 self._measure(told, now)
 
@@ -177,6 +226,7 @@ class StreamWatch:
         if self._closed:
             return
         self._closed = True
+        self.settle()
         record = StreamRecord(
             self.start,
             self._unix_time(),
@@ -231,19 +281,21 @@ class StreamWatch:
     # Inside ---------------------------------------------------------------------------------------
 
     def _measure(self, told: Told, now: float) -> None:
-        way = told.way
-        late_s = now - way.received
+        late_s = now - told.received
         if late_s < 0:  # out before it could have been spoken
             return
-        if self._first_partial_ms is None and self.first_word is not None:
-            first_s = max(now - self.first_word.received, 0.0)
+        if self._first_partial_ms is None and self.first_word_at is not None:
+            first_s = max(now - self.first_word_at, 0.0)
             self._first_partial_ms = round(first_s * 1000)
             self._tell("first_partial", first_s)
             self.happened("first_partial", latency_ms=self._first_partial_ms)
-        if not told.is_final:
-            self._partial_latencies.add(late_s)
-            self._tell("partial", late_s)
+        way = told.way
+        if way is None:
+            self._late.append(late_s)
+            if len(self._late) >= TOLD_TOGETHER:
+                self.settle()
             return
+        self.settle()
         self._final_latencies.add(late_s)
         self._tell("final", late_s)
         heard = max(told.heard, way.taken)
@@ -254,7 +306,7 @@ class StreamWatch:
         self.happened("final", latency_ms=round(late_s * 1000))
 
     def _tell(self, what: str, seconds: float) -> None:
-        for sink in self._sinks:
+        for sink in self._measuring:
             try:
                 sink.measured(self.start, what, seconds)
             except Exception:

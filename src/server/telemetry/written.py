@@ -44,7 +44,9 @@ class Written:
 
 def build_written(settings: ServerSettings, tallies: Callable[[], Tallies]) -> Written:
     """The sinks that `settings` ask for; nothing runs yet. `tallies` are the hub's."""
-    built = Written([LogSink()], on_final=log_final if settings.log_transcripts else None)
+    built = Written(on_final=log_final if settings.log_transcripts else None)
+    if settings.log_level in ("debug", "info"):  # what nobody will read is not put together either
+        built.sinks.append(LogSink())
     if settings.log_transcripts:
         log.warning("LOG_TRANSCRIPTS=on: what people say is written to this log")
 
