@@ -23,7 +23,7 @@ class Issued:
 
     @property
     def serial(self) -> str:
-        """As `openssl x509 -serial` prints it."""
+        """As `openssl x509 -serial` prints it, but for a 0 in front."""
         return f"{x509.load_pem_x509_certificate(self.cert).serial_number:X}"
 
     def write(self, cert: Path, key: Path) -> None:

@@ -17,6 +17,7 @@ from asr.events import Event
 from asr.options import Options
 from asr.settings import load_settings
 from server.hardening import no_core_dumps
+from server.jobs import service
 from server.logs import configure_logs
 from server.serve import Addresses, serve
 from server.settings import ServerSettings
@@ -59,6 +60,7 @@ class BreakingEngine:
 
 async def main() -> None:
     settings = load_settings(ServerSettings)
+    service.OPEN_TIMEOUT_S = service.REOPEN_S = 0.5  # of a database that is not there
     no_core_dumps()
     configure_logs(settings.log_level, settings.log_format)
     engine = BreakingEngine(settings, build_engine(settings), leaks="leak" in sys.argv)

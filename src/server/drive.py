@@ -22,7 +22,7 @@ from asr.options import Options
 from asr.pipe import Ahead, AudioPipe
 from server.access.grants import Grant
 from server.access.vigil import FLUSH_S, GRACE_S, Vigil
-from server.conversation import Begin, Command, Conversation, Cut, Drop, Feed, Finish, Hangup, Seen, Send
+from server.conversation import Begin, Command, Conversation, Cut, Drop, Feed, Finish, Forewarned, Hangup, Seen, Send
 from server.line import Line
 from server.models import House
 from server.refusals import refusal
@@ -108,7 +108,6 @@ class Driver:
         self._error = ""
         self._vigil = vigil
         self._sentence: asyncio.TimerHandle | None = None
-        line.on_sent = watch.flushed
         line.on_stalled = self._give_up
         line.over.add_done_callback(self._on_line_over)
         self._act(core.opened(self._arrived_at))
@@ -178,6 +177,11 @@ class Driver:
         if self._line.socket is None:
             self._line.end()
 
+    def expiring(self, left_ms: int) -> None:
+        """See `server.access.vigil.Subject`."""
+        if isinstance(self._core, Forewarned):
+            self._tell(self._core.expiring, left_ms)
+
     def cut_short(self, error: ASRError) -> None:
         """See `server.access.vigil.Subject`. Where another credential may go on with it, the conversation waits."""
         waits = error.code is Code.UNAUTHORIZED and self._line.window_ms > 0
@@ -216,7 +220,7 @@ class Driver:
             if message is None or self._hangup is not None or self._line.socket is not socket:
                 return
             self._arrived_at = socket.arrived_at
-            self.watch.received_bytes += size_of(message)
+            self.watch.received_bytes += len(message) if isinstance(message, bytes) else size_of(message)
             if proven is not None:
                 proven()
                 proven = None
@@ -302,15 +306,24 @@ class Driver:
     def _pass_on(self, take: _Take, event: Event) -> None:
         """Tell the core what was heard, and the watch what became of it."""
         told = take.watch.heard(event)
-        line = self._line
+        if told is None:
+            self._tell(self._core.heard, take.number, event)
+            return
+        line, watch = self._line, self.watch
         before = line.put_number
         self._tell(self._core.heard, take.number, event)
-        if told is None or line.put_number == before:
+        if line.put_number == before:
             return
         if line.is_flushed:
-            self.watch.sent(told)
+            watch.sent(told)
         elif line.socket is not None:
-            self.watch.waits(told, line.put_number)
+            watch.waits(told, line.put_number)
+            line.on_sent = self._on_sent
+
+    def _on_sent(self, number: int) -> None:
+        self.watch.flushed(number)
+        if not self.watch.is_waiting:
+            self._line.on_sent = None
 
     async def _agree(self, options: Options) -> Agreement:
         return self._house.agree(options, await self._engine.models(), self._engine.features)

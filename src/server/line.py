@@ -34,7 +34,8 @@ class Line:
         over: done when no client will ever read any more.
         on_stalled: called with `slow_reader` when the client is to be let go and its conversation cannot outlive that.
         on_lost: called with the window, in ms, each time the connection is lost and the conversation goes on.
-        on_sent: called with the number of each message (see `put_number`) that was given to the connection.
+        on_sent: called with the number of each message (see `put_number`) that is given to the connection, where
+            somebody waits for one.
         sent_bytes: of all messages that were.
         resumes: how often a connection took over from another.
         expired: whether the line is over because its window was.
@@ -54,7 +55,7 @@ class Line:
         self.over: asyncio.Future[None] = self._loop.create_future()
         self.on_stalled: Callable[[ASRError], None] = lambda error: None
         self.on_lost: Callable[[int], None] = lambda window_ms: None
-        self.on_sent: Callable[[int], None] = lambda number: None
+        self.on_sent: Callable[[int], None] | None = None
         self.sent_bytes = 0
         self.resumes = 0
         self.expired = False
@@ -199,7 +200,8 @@ class Line:
             while not self._full and (text := outbox.take(keep=keep)) is not None:
                 self._full = not socket.send_now(text)
                 self.sent_bytes += size_of(text)
-                self.on_sent(outbox.taken_number)
+                if self.on_sent is not None:
+                    self.on_sent(outbox.taken_number)
         except SocketClosed:  # whoever reads the connection notices it too, and says that it is lost
             self._full = True
             return False

@@ -21,7 +21,7 @@ from chaos.drill_sinks import sinks
 from chaos.figures import Figure
 
 Drill = Callable[[], Awaitable[Figure | list[Figure]]]
-WAVES: tuple[tuple[Drill, ...], ...] = ((agreement, keys), (drain, disk), (noise,), (sinks,))
+WAVES: tuple[tuple[Drill, ...], ...] = ((agreement, keys), (drain, disk, noise), (sinks,))
 """Those of a wave are played side by side."""
 LIMIT_S = 120.0
 ROWS = {

@@ -130,7 +130,7 @@ def monitored(folder: Path, target: str, key: str, receiver: Pager) -> Iterator[
         (folder / name).write_text(rules.shortened((rules.FOLDER / name).read_text("utf-8")), "utf-8")
     (folder / "metrics-key").write_text(key)
     config = rules.document("prometheus.yml")
-    config["global"] |= {"scrape_interval": "1s", "evaluation_interval": "1s"}
+    config["global"] |= {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     config["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{alertmanager_port}"]
     scrape = config["scrape_configs"][0]
     scrape["scheme"] = "http"

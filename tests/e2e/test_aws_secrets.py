@@ -47,29 +47,34 @@ def nobody() -> Iterator[str]:
         yield f"http://127.0.0.1:{silent.getsockname()[1]}"
 
 
-@pytest.mark.parametrize("reference", ["speech/riva", "speech/all#riva"])
-async def test_a_gateway_authenticates_with_a_secret_from_aws(aws: Aws, tmp_path: Path, reference: str) -> None:
+async def test_a_gateway_authenticates_with_a_secret_from_aws(aws: Aws, commands: Path, tmp_path: Path) -> None:
     guarded = load_plan(
         {"utterances": ["one two three"], "server": {"required_metadata": {"authorization": f"Bearer {VALUE}"}}}
     )
     async with MockRivaServer(guarded) as riva:
-        env = {
-            **aws.env(),
-            "RIVA_ENDPOINTS": f"localhost:{riva.port}",
-            "RIVA_API_KEY": f"aws-sm:{reference}",
-            "LOG_LEVEL": "debug",
-        }
-        said = await asyncio.to_thread(_transcribe_through_a_gateway, Shell(tmp_path, env))
-    assert "one two three" in said
-    assert VALUE not in said
+        env = {**aws.env(), "RIVA_ENDPOINTS": f"localhost:{riva.port}", "LOG_LEVEL": "debug"}
+        asked = []
+        for name, reference in (("whole", "speech/riva"), ("field", "speech/all#riva")):
+            (tmp_path / name).mkdir()
+            shell = Shell(tmp_path / name, {**env, "RIVA_API_KEY": f"aws-sm:{reference}"})
+            asked.append(asyncio.to_thread(_transcribe_through_a_gateway, shell, commands))
+        for said in await asyncio.gather(*asked):
+            assert "one two three" in said
+            assert VALUE not in said
 
 
-def _transcribe_through_a_gateway(shell: Shell) -> str:
+def _transcribe_through_a_gateway(shell: Shell, commands: Path) -> str:
     clip = sound(shell.home / "clip.wav", seconds=2)
     with shell.start("serve", "--no-tls", "--port", "0", "--grpc-port", "off") as gateway:
         port = wait_for(gateway, r"http://localhost:(\d+)")[1]
-        asks = Shell(shell.home)  # without any of these variables
-        done = asks.run("transcribe", "--server", f"http://localhost:{port}", clip)
+        done = subprocess.run(
+            [commands / "riva-gateway", "transcribe", "--server", f"http://localhost:{port}", clip],
+            env=Shell(shell.home).env,  # without any of these variables
+            cwd=shell.home,
+            capture_output=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
         gateway.terminate()
         out, err = gateway.communicate(timeout=20)
     return "\n".join((done.stdout.decode(), done.stderr.decode(), out, err))

@@ -8,6 +8,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 import wave
 from pathlib import Path
 
@@ -202,8 +203,10 @@ def test_two_gateways_of_one_machine_tell_as_one(tmp_path: Path) -> None:
             asyncio.run(speak_to(port))
         for port in ports:
             assert told(port, "streams_closed_total", face="native", outcome="ok") >= 1
-        asyncio.run(asyncio.sleep(2.5))  # as old as figures may be
+        due = time.monotonic() + 2.5  # as old as figures may be
         for port in ports:
+            while told(port, "streams_closed_total", face="native", outcome="ok") < 3 and time.monotonic() < due:
+                time.sleep(0.1)
             text = asyncio.run(scraped(f"http://127.0.0.1:{port}"))
             samples = read(text)
             assert value(samples, "streams_closed_total", face="native", outcome="ok") == 3

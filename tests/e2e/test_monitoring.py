@@ -16,6 +16,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 import rules
+from keyring import Keyring
+from server.access.grants import Scope
 
 from .command import Shell, wait_for
 from .monitors import Pager, Prometheus, monitored, pager, until
@@ -104,17 +106,13 @@ async def speaking(url: str, key: str) -> AsyncIterator[Load]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def key(shell: Shell, name: str, scope: str) -> str:
-    done = shell.run("key", "create", name, "--scope", scope)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.decode().strip()
-
-
 async def test_a_killed_recognizer_reaches_the_pager_and_its_return_too(tmp_path: Path) -> None:
     plan = tmp_path / "plan.toml"
     plan.write_text(PLAN, "utf-8")
-    shell = Shell(tmp_path, {"LOG_LEVEL": "error", "AUTH": "on", "ASR_FAILOVER_TIMEOUT_MS": "1500"})
-    watcher, speaker = key(shell, "prometheus", "metrics"), key(shell, "app", "transcribe")
+    keys = Keyring(tmp_path)
+    watcher, speaker = keys.key("prometheus", [Scope.METRICS]), keys.key("app", [Scope.TRANSCRIBE])
+    settings = {"LOG_LEVEL": "error", "AUTH": "on", "API_KEYS_FILE": str(keys.path)}
+    shell = Shell(tmp_path, settings | {"ASR_FAILOVER_TIMEOUT_MS": "1500"})
     with contextlib.ExitStack() as stack:
         standin = stack.enter_context(
             shell.start("mock-riva", "--grpc-port", "0", "--http-port", "0", "--plan", str(plan))

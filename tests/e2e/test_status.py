@@ -16,10 +16,11 @@ from playwright.async_api import Browser, Page, expect
 
 from asr.mock.plan import load_plan
 from asr.mock.riva_server import MockRivaServer
+from keyring import Keyring
+from server.access.grants import Scope
 from server.serve import Addresses
 
 from .browser import chromium, visit
-from .command import Shell
 from .gateway import Session, running, session
 from .monitors import until
 from .page import CONTRAST
@@ -45,7 +46,8 @@ async def browser() -> AsyncIterator[Browser]:
 @asynccontextmanager
 async def gateway(tmp_path: Path, *servers: MockRivaServer, **more: object) -> AsyncIterator[Addresses]:
     endpoints = ",".join(f"127.0.0.1:{server.port}" for server in servers)
-    async with running(None, tmp_path, grpc_port=None, riva_endpoints=endpoints, **more) as addresses:
+    given = {"riva_endpoints": endpoints, "riva_health_interval_ms": 300, **more}
+    async with running(None, tmp_path, **given) as addresses:
         yield addresses
 
 
@@ -93,7 +95,7 @@ async def test_a_stream_is_seen_and_a_dead_recognizer_too(browser: Browser, tmp_
         page = seen.page
         await words(page, "Serving", "serving")
         await expect(page.locator("#faces")).to_have_text("Nobody speaks now")
-        async with session(addresses) as client:
+        async with session(addresses, max_queue=None) as client:
             await speak(client)
             await expect(page.locator("#in-use")).to_have_text("1")
             await expect(page.locator("#limit")).to_have_text("of 4 in use")
@@ -118,15 +120,11 @@ async def test_a_stream_is_seen_and_a_dead_recognizer_too(browser: Browser, tmp_
 
 
 async def test_it_asks_for_a_key_and_keeps_it_for_this_tab(browser: Browser, tmp_path: Path) -> None:
-    def key(scope: str) -> str:
-        done = Shell(tmp_path, {"STATE_DIR": str(tmp_path)}).run("key", "create", scope, "--scope", scope)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.decode().strip()
-
-    good, other = await asyncio.to_thread(key, "metrics"), await asyncio.to_thread(key, "transcribe")
+    keys = Keyring(tmp_path)
+    good, other = keys.key("prometheus", [Scope.METRICS]), keys.key("app", [Scope.TRANSCRIBE])
     async with (
         MockRivaServer(PLAN) as server,
-        gateway(tmp_path, server, auth="on") as addresses,
+        gateway(tmp_path, server, auth="on", api_keys_file=keys.path) as addresses,
         visit(browser, f"{addresses.url}/status") as seen,
     ):
         page = seen.page
@@ -174,7 +172,7 @@ async def test_without_javascript_it_says_so(browser: Browser, tmp_path: Path) -
 
 async def test_the_document_tells_of_no_client_and_no_address(tmp_path: Path) -> None:
     async with MockRivaServer(PLAN) as server, gateway(tmp_path, server, max_streams=7) as addresses:
-        async with session(addresses) as client:
+        async with session(addresses, max_queue=None) as client:
             await speak(client)
             told = await status(addresses)
             assert told["streams"] == {"in_use": 1, "limit": 7, "by_face": {"native": 1}}

@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ import rules
 from server.telemetry.metrics import Metrics
 
 DOCUMENT = rules.ROOT / "docs" / "monitoring.md"
-TESTS = ("recording-rules_test.yml", "alerts_test.yml", "alerts_long_test.yml")
+TESTS = ("recording-rules_test.yml", "alerts_test.yml", "alerts_hours_test.yml", "alerts_long_test.yml")
 PAGE, TICKET = "page", "ticket"
 OF_PROMETHEUS = {"up", "ALERTS"}
 OF_SCRAPES = {"job", "instance", "le", "alertname", "alertstate", "severity"}
@@ -36,9 +38,19 @@ def test_prometheus_takes_the_rules() -> None:
         assert "SUCCESS" in ran("promtool", "check", "rules", "--lint-fatal", rules.FOLDER / name)
 
 
+@pytest.fixture(scope="module")
+def tested() -> Iterator[dict[str, Future[str]]]:
+    """All files at once, and without a third of the time that goes into collecting garbage."""
+    with ThreadPoolExecutor() as threads:
+        yield {
+            name: threads.submit(ran, "env", "GOGC=800", "promtool", "test", "rules", rules.FOLDER / name)
+            for name in TESTS
+        }
+
+
 @pytest.mark.parametrize("name", TESTS)
-def test_rules_do_what_their_tests_say(name: str) -> None:
-    assert "SUCCESS" in ran("promtool", "test", "rules", rules.FOLDER / name)
+def test_rules_do_what_their_tests_say(name: str, tested: dict[str, Future[str]]) -> None:
+    assert "SUCCESS" in tested[name].result()
 
 
 def test_every_alert_is_tested_to_fire_and_to_be_quiet() -> None:
