@@ -93,6 +93,8 @@ def _wrong(endpoint: Mapping[str, Any]) -> str:
         return f"{name} is down"
     if health == "loading":
         return f"{name} is loading"
+    if endpoint["breaker"] == "half_open":
+        return f"{name} waits for a stream that tries it"
     if endpoint["breaker"] != "closed":
         return f"streams fail at {name}"
     return ""
