@@ -191,7 +191,11 @@ DOWN = [endpoint("1"), endpoint("2", "down")]
             Level.DEGRADED,
             "Degraded: endpoint 1 is loading, endpoint 2 is down and streams fail at endpoint 3",
         ),
-        ({"endpoints": [endpoint("1", breaker="half_open")]}, Level.DEGRADED, "Degraded: endpoint 1 waits for a stream that tries it"),
+        (
+            {"endpoints": [endpoint("1", breaker="half_open")]},
+            Level.DEGRADED,
+            "Degraded: endpoint 1 waits for a stream that tries it",
+        ),
         ({"endpoints": [*DOWN, endpoint("former-1")], "position": "former"}, Level.SERVING,
          "Serving, from the former endpoints"),
         ({"endpoints": [endpoint("1"), endpoint("former-1", "down")]}, Level.SERVING, "Serving"),
