@@ -257,9 +257,10 @@ async def play_all(rows: list[Row], seed: int, parallel: int) -> dict[str, Outco
 def play_selected(request: pytest.FixtureRequest, rows: Sequence[Row]) -> dict[str, Outcome]:
     """What became of those rows whose tests were selected, by their numbers."""
     selected = {
-        item.callspec.params["row"].number
+        row.number
         for item in request.session.items
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "row" in item.callspec.params
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        if isinstance(row := item.callspec.params.get("row"), Row)
     }
     parallel = int(os.environ.get("CHAOS_PARALLEL", str(PARALLEL)))
     return asyncio.run(play_all([row for row in rows if row.number in selected], seed(), parallel))

@@ -23,9 +23,10 @@ ROW_LIMIT_S = 120.0
 def outcomes(request: pytest.FixtureRequest) -> dict[str, Outcome]:
     """What became of each selected row."""
     selected = {
-        item.callspec.params["row"]
+        row
         for item in request.session.items
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "row" in item.callspec.params
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        if isinstance(row := item.callspec.params.get("row"), Row)
     }
     able = [row for row in UPSTREAM if row in selected and (row.for_relay or target() != "relay")]
     return asyncio.run(_play_all(able))
