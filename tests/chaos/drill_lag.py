@@ -10,6 +10,8 @@ from chaos.clients import now
 from chaos.figures import percentile
 
 EVERY_S = 0.01
+REFUSED_MS = 250
+"""A refusal while the gateway ends every stream at once; without an outage it is 100 ms (`test_overload`)."""
 
 
 class Lag:
