@@ -65,6 +65,15 @@ Server = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+Gateway = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        "-s",
+        metavar="URL",
+        help="The gateway, https://host:port. Default: the one on this machine. [dim]ASR_SERVER[/dim]",
+    ),
+]
 CaCert = Annotated[
     Path | None,
     typer.Option(

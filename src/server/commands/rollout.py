@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from asr.config import GatewayConfig
-from server.commands.connection import CaCert, Insecure, read_settings
+from server.commands.connection import CaCert, Gateway, Insecure, read_settings
 from server.commands.exits import Exit, Stop, command, run_async
 from server.commands.rollout_ask import ask_gateway, change_file
 from server.commands.tables import AsJson
@@ -50,15 +50,7 @@ def rollout(
     ] = What.SHOW,
     percent: Annotated[int | None, typer.Argument(min=0, max=100, help="After canary.", show_default=False)] = None,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="For the log, and for those refused.")] = "",
-    server: Annotated[
-        str | None,
-        typer.Option(
-            "--server",
-            "-s",
-            metavar="URL",
-            help="The gateway, https://host:port. Default: the one on this machine. [dim]ASR_SERVER[/dim]",
-        ),
-    ] = None,
+    server: Gateway = None,
     ca_cert: CaCert = None,
     insecure: Insecure = False,
     file: Annotated[

@@ -6,11 +6,11 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
-from server.commands.connection import CaCert, Insecure
+from server.commands.connection import CaCert, Gateway, Insecure
 from server.commands.exits import Exit, command, run_async
 from server.commands.rollout import gateway_at
 from server.commands.rollout_ask import ask_status
@@ -23,15 +23,7 @@ _NONE = "-"
 
 @command
 def status(
-    server: Annotated[
-        str | None,
-        typer.Option(
-            "--server",
-            "-s",
-            metavar="URL",
-            help="The gateway, https://host:port. Default: the one on this machine. [dim]ASR_SERVER[/dim]",
-        ),
-    ] = None,
+    server: Gateway = None,
     ca_cert: CaCert = None,
     insecure: Insecure = False,
     as_json: AsJson = False,
