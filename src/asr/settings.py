@@ -47,6 +47,17 @@ _IDLE_LIMIT_MS = 50_000
 """Riva gives a stream up after 60 s without audio; silence that is sent later than this may come too late."""
 
 
+def sendable_key(value: SecretStr | None) -> SecretStr | None:
+    """A key, where it can travel in a header.
+
+    Raises:
+        ValueError: it cannot; the key is not in the message.
+    """
+    if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
+        raise ValueError("the key holds a blank or a character outside ASCII. Copy it again, without line ends.")
+    return value
+
+
 class EngineSettings(StrictSettings):
     """Which recognizer listens, and how it is set up."""
 
@@ -165,9 +176,7 @@ class EngineSettings(StrictSettings):
     @field_validator("riva_api_key")
     @classmethod
     def _printable_key(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
-            raise ValueError("the key holds a blank or a character outside ASCII. Copy it again, without line ends.")
-        return value
+        return sendable_key(value)
 
     @field_validator("riva_metadata")
     @classmethod

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import ipaddress
-import os
 import re
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from asr.tls_files import CertificateError, PairNames, read_pair
+from server.whole_file import write_whole
 
 LIFETIME = timedelta(days=397)
 """Browsers refuse server certificates that live longer than 398 days."""
@@ -76,8 +75,8 @@ def ensure_local_certificate(state_dir: Path, *, now: datetime, hostname: str = 
             if not _still_good(files, now):
                 cert_pem, key_pem = make_certificate(now=now, hostname=hostname)
                 # The key first: a crash in between leaves a pair that does not match, which is noticed and remade.
-                _write(files.key, key_pem, mode=0o600)
-                _write(files.cert, cert_pem, mode=0o644)
+                write_whole(files.key, key_pem)
+                write_whole(files.cert, cert_pem, mode=0o644)
     except OSError as error:
         raise CertificateError(
             f"The certificate for localhost cannot be kept in {files.cert.parent} ({error.strerror}): "
@@ -149,17 +148,3 @@ def _locked(directory: Path) -> Iterator[None]:
     with (directory / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)  # held for milliseconds; freed by the kernel if its holder dies
         yield
-
-
-def _write(path: Path, content: bytes, *, mode: int) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
-            os.fchmod(handle.fileno(), mode)
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

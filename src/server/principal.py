@@ -7,8 +7,11 @@ the address they come from.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from urllib.parse import unquote
+
+from server.access.credentials import credentials_in
 
 TOKEN_PREFIX = "token."  # noqa: S105 - how a browser, which cannot set headers, offers a credential
 DIGEST_CHARS = 32
@@ -29,20 +32,7 @@ def principal_of(fields: Iterable[tuple[str, str | bytes]], address: str) -> str
     >>> principal_of([("x-api-key", "k")], "192.0.2.1") == principal_of([("x-api-key", "k")], "192.0.2.2")
     True
     """
-    bearer = token = key = ""
-    for name, value in fields:
-        folded = name.lower()
-        text = value if isinstance(value, str) else value.decode("latin-1")
-        if folded == "authorization":
-            scheme, _, credential = text.strip().partition(" ")
-            if scheme.lower() == "bearer":
-                bearer = bearer or credential.strip()
-        elif folded == "sec-websocket-protocol":
-            offered = (part.strip() for part in text.split(","))
-            token = token or next((o.removeprefix(TOKEN_PREFIX) for o in offered if o.startswith(TOKEN_PREFIX)), "")
-        elif folded == "x-api-key":
-            key = key or text.strip()
-    credential = bearer or token or key
+    credential = next(credentials_in(fields, (TOKEN_PREFIX,), math.inf), "")
     if not credential:
         return f"address {address.removeprefix(_MAPPED)}"
     digest = hashlib.sha256(credential.encode("utf-8", "surrogateescape")).hexdigest()

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from asr.settings import EngineSettings, Port
+from asr.settings import EngineSettings, Port, sendable_key
 from server.access.jwt_settings import check_keys_address, parse_algorithms
 from server.access.origins import parse_origins
 from server.access.own_tokens import read_secrets
@@ -226,9 +226,7 @@ class ServerSettings(EngineSettings):
     @field_validator("asr_api_key")
     @classmethod
     def _sendable_key(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.fullmatch(r"[\x21-\x7e]+", value.get_secret_value()):
-            raise ValueError("the key holds a blank or a character outside ASCII. Copy it again, without line ends.")
-        return value
+        return sendable_key(value)
 
     @field_validator("asr_ca_cert", "jwt_ca_cert")
     @classmethod

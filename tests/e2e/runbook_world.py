@@ -28,7 +28,7 @@ from server.settings import ServerSettings
 
 from .command import COMMAND, FIXTURES, sound
 from .monitors import Pager, free_port, pager, program
-from .warm import warm
+from .warm_command import warm_command
 
 PATIENCE_S = 30.0
 GATEWAY_LOG = "riva-gateway.log"
@@ -387,8 +387,8 @@ def _limit(files: int) -> Callable[[], None]:
 @contextmanager
 def world(folder: Path) -> Iterator[World]:
     """An empty machine with its neighbours. On the way out everything that was started is ended."""
-    with warm(folder) as command, Rivas() as rivas, pager() as receiver, contextlib.ExitStack() as services:
-        place = World(folder, command, rivas, receiver, services)
+    with warm_command(folder) as commands, Rivas() as rivas, pager() as receiver, contextlib.ExitStack() as services:
+        place = World(folder, commands / "riva-gateway", rivas, receiver, services)
         with _programs(place):
             try:
                 yield place

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from server.whole_file import write_whole
 
 Signature = tuple[int, int, int]
 
@@ -67,17 +68,8 @@ def write_private(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
-            _hand_over(handle.fileno(), path if path.exists() else path.parent)
-            handle.write(content)
-            handle.flush()
-            os.fsync(handle.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    like = path if path.exists() else path.parent
+    write_whole(path, content, owned=lambda descriptor: _hand_over(descriptor, like))
 
 
 def _hand_over(descriptor: int, like: Path) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -32,6 +31,7 @@ from server.rollout.state import (
     read_state,
 )
 from server.rollout.verdict import Verdict
+from server.whole_file import write_whole
 
 log = structlog.get_logger("server.rollout")
 
@@ -285,14 +285,4 @@ def _write(path: Path, data: bytes) -> None:
     # A link is kept: what it points to is replaced.
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), 0o644)  # it may be another user's gateway that reads it
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(target, data, mode=0o644)  # it may be another user's gateway that reads it
