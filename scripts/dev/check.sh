@@ -28,15 +28,15 @@ step "secrets (detect-secrets)" .venv/bin/python scripts/dev/scan_secrets.py
 # Where nobody can be asked it is said so: DEPENDENCY_AUDIT=required makes that a failure, for places with a network.
 audit=$(.venv/bin/python scripts/dev/audit.py 2>&1)
 case $? in
-    0) echo "ok    known vulnerabilities of dependencies (pip-audit)" ;;
-    3)
-        echo "      $audit"
-        if [ "${DEPENDENCY_AUDIT:-}" = required ]; then bad=1; fi
-        ;;
-    *)
-        printf '%s\nWRONG known vulnerabilities of dependencies (pip-audit)\n' "$audit"
-        bad=1
-        ;;
+0) echo "ok    known vulnerabilities of dependencies (pip-audit)" ;;
+3)
+    echo "      $audit"
+    if [ "${DEPENDENCY_AUDIT:-}" = required ]; then bad=1; fi
+    ;;
+*)
+    printf '%s\nWRONG known vulnerabilities of dependencies (pip-audit)\n' "$audit"
+    bad=1
+    ;;
 esac
 
 if command -v shellcheck >/dev/null; then

@@ -1,0 +1,68 @@
+# shellcheck shell=bash disable=SC2154 # opt, SCRATCH, far_instance: deploy.sh and the scripts
+# Work on the far machine, through AWS Systems Manager: no SSH, no open port, no key. Sourced by deploy.sh.
+#
+# What runs there is a file of scripts/far/, shipped whole, with scripts/far/common.sh in front of it and its settings
+# as quoted assignments before that. Nothing secret may be among them: commands and their output stay in SSM's history.
+
+# far NAME.sh LIMIT_S [KEY=VALUE…]: runs scripts/far/NAME.sh on $far_instance. Its stdout is ours; its stderr goes to
+# stderr. Returns its exit status; ends in EXIT_UNAVAILABLE where it could not be run at all or ran past LIMIT_S.
+far() {
+    local name=$1 limit_s=$2 script parameters
+    shift 2
+    script=$(far_script "$name" "$@")
+    if dry; then
+        say "would run on ${far_instance:-<instance>}: far/$name $*"
+        return 0
+    fi
+    parameters=$(jq -cn --arg script "$script" --arg limit "$limit_s" '{commands: [$script], executionTimeout: [$limit]}')
+    send "$far_instance" "$name" "$limit_s" "$parameters"
+}
+
+# far_script NAME.sh [KEY=VALUE…]: what is shipped
+far_script() {
+    local name=$1 pair
+    shift
+    printf '#!/bin/bash\n'
+    for pair in "$@"; do printf '%s=%q\n' "${pair%%=*}" "${pair#*=}"; done
+    cat "$LIB/../far/common.sh" "$LIB/../far/$name"
+}
+
+# send INSTANCE NAME LIMIT_S PARAMETERS
+send() {
+    local id=$1 name=$2 limit_s=$3 command answer began=$SECONDS
+    printf '%s' "$4" >"$SCRATCH/parameters.json" # an argument may not be that long
+    command=$(aws ssm send-command --instance-ids "$id" --document-name AWS-RunShellScript \
+        --comment "${opt[deployment]}: $name" --timeout-seconds 120 --parameters "file://$SCRATCH/parameters.json" \
+        --query Command.CommandId --output text) ||
+        fail "$EXIT_UNAVAILABLE" "the machine $id takes no commands" "Its agent may be late; see riva-100-status.sh. Then run this again."
+    while :; do
+        answer=$(aws ssm get-command-invocation --command-id "$command" --instance-id "$id" --output json 2>/dev/null) || answer='{}'
+        case $(jq -r '.Status // "Pending"' <<<"$answer") in
+        Success | Failed) break ;;
+        TimedOut | Undeliverable | Terminated | Cancelled | DeliveryTimedOut | ExecutionTimedOut)
+            jq -r '.StandardErrorContent // empty' <<<"$answer" >&2
+            fail "$EXIT_UNAVAILABLE" "far/$name was ended on $id: $(jq -r '.StatusDetails // .Status' <<<"$answer")" \
+                "It had $(minutes "$limit_s"). What it did is kept; run this again." \
+                "Its output: aws ssm get-command-invocation --command-id $command --instance-id $id"
+            ;;
+        esac
+        if ((SECONDS - began > limit_s + 150)); then
+            fail "$EXIT_UNAVAILABLE" "far/$name has not ended on $id within $(minutes "$limit_s")" \
+                "Its output: aws ssm get-command-invocation --command-id $command --instance-id $id"
+        fi
+        sleep "${DEPLOY_POLL_S:-3}"
+    done
+    jq -r '.StandardErrorContent // empty' <<<"$answer" >&2
+    jq -r '.StandardOutputContent // empty' <<<"$answer"
+    return "$(jq -r '.ResponseCode // 1' <<<"$answer")"
+}
+
+# agent_online INSTANCE: Systems Manager has heard from it
+agent_online() {
+    local status
+    status=$(ask ssm describe-instance-information --filters "Key=InstanceIds,Values=$1" \
+        --query 'InstanceInformationList[0].PingStatus') || status=''
+    # shellcheck disable=SC2034 # wait_until shows it
+    waiting_for="its agent is ${status:-not there yet}"
+    [ "$status" = Online ]
+}
