@@ -40,10 +40,11 @@ case $? in
 esac
 
 if command -v shellcheck >/dev/null; then
-    step "shell scripts (shellcheck)" shellcheck "${shell_files[@]}"
+    step "shell scripts (shellcheck)" shellcheck --external-sources "${shell_files[@]}"
 else
     for file in "${shell_files[@]}"; do
         step "shell script $file (bash -n; shellcheck is not installed)" bash -n "$file"
     done
 fi
+if command -v shfmt >/dev/null; then step "format of shell scripts (shfmt)" shfmt -i 4 -d "${shell_files[@]}"; fi
 exit "$bad"

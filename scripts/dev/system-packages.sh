@@ -4,7 +4,7 @@
 #   system-packages.sh base      python3 and make
 #   system-packages.sh python    what `python3 -m venv` needs
 #   system-packages.sh browser   a Chromium that tests can drive; prints where it is
-#   system-packages.sh shell     shellcheck
+#   system-packages.sh shell     shellcheck and shfmt
 #   system-packages.sh sounds    sox, flite and espeak-ng, which made the clips under tests/fixtures
 #   system-packages.sh clock     libfaketime, which steps a test's clock; prints where it is
 #   system-packages.sh listen    PortAudio, for `riva-gateway listen`
@@ -138,7 +138,7 @@ base)
     ;;
 python) venv ;;
 browser) browser ;;
-shell) have shellcheck || install shellcheck ;;
+shell) if ! have shellcheck || ! have shfmt; then install shellcheck shfmt; fi ;;
 sounds) if ! have sox || ! have flite || ! have espeak-ng; then install sox flite espeak-ng; fi ;;
 clock) clock ;;
 node) javascript ;;
