@@ -6,14 +6,17 @@
 #   switch on-demand-only 'no spot capacity'            → ${opt[on_demand_only]} is yes or no
 #   parse "$@"                                          (further words: in $words)
 #
-# Every script has --deployment, --region, --dry-run, --yes and --help besides.
+# Every script has --deployment, --region (but for no_cloud), --dry-run, --yes and --help besides.
 
 declare -A opt=() _takes=() _help=()
 declare -a _order=() words=()
-_about=() _words_help=''
+_about=() _words_help='' _no_cloud=''
 
 # about LINE…: what --help says first; the first line is the summary
 about() { _about=("$@"); }
+
+# no_cloud: the script works on this machine alone, and has no --region
+no_cloud() { _no_cloud=yes; }
 
 # takes_words TEXT: the script takes words beside its flags; TEXT names them in the usage line
 takes_words() { _words_help=$1; }
@@ -42,7 +45,9 @@ usage() {
 # parse "$@"
 parse() {
     flag deployment NAME "${DEPLOY_NAME:-riva}" 'the name of what belongs together; also DEPLOY_NAME'
-    flag region REGION "${AWS_REGION:-${AWS_DEFAULT_REGION:-}}" "AWS region; unset: what \`aws\` is configured for"
+    if [ -z "$_no_cloud" ]; then
+        flag region REGION "${AWS_REGION:-${AWS_DEFAULT_REGION:-}}" "AWS region; unset: what \`aws\` is configured for"
+    fi
     switch dry-run 'say what would be done, and change nothing'
     switch yes 'do not ask'
     local name value
@@ -80,7 +85,7 @@ parse() {
     [[ ${opt[deployment]} =~ ^[a-z][a-z0-9-]{0,22}$ ]] ||
         fail "$EXIT_USAGE" "--deployment '${opt[deployment]}' cannot be a name" \
             "It becomes part of many names: lower-case letters, digits and -, a letter first, at most 23 characters."
-    if [ -n "${opt[region]}" ]; then export AWS_REGION=${opt[region]} AWS_DEFAULT_REGION=${opt[region]}; fi
+    if [ -n "${opt[region]:-}" ]; then export AWS_REGION=${opt[region]} AWS_DEFAULT_REGION=${opt[region]}; fi
 }
 
 _unknown() {

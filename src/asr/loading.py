@@ -35,6 +35,8 @@ _NEAR = 0.84  # of difflib's ratio: `TLS_CRT` is meant to be `TLS_CERT`, `LOCAL_
 # Kubernetes and Docker describe a service called `riva` to its neighbours in variables such as these.
 _SERVICE_LINK = re.compile(r"_SERVICE_(HOST|PORT(_\w+)?)$|_PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?$|_ENV_\w+$")
 _SERVICE_URL = re.compile(r"^(tcp|udp|sctp)://")
+# Docker Compose and the deployment scripts read the same .env.
+_NEIGHBOURS = ("COMPOSE_", "DEPLOY_")
 
 _UNITS = {
     "_ms": "a whole number of milliseconds",
@@ -76,6 +78,11 @@ class StrictSettings(BaseSettings):
         return (init_settings,)
 
     @classmethod
+    def shares_environment(cls, env: Mapping[str, str]) -> bool:
+        """Whether another program's variables under our prefixes are to be expected; unknown ones are told then."""
+        return False
+
+    @classmethod
     def known_keys(cls) -> tuple[str, ...]:
         """The environment keys, in order."""
         return tuple(_names(cls).values())
@@ -113,7 +120,7 @@ def load_settings(
     """
     environment = os.environ if env is None else env
     given = {_names(cls).get(key, key).upper(): value for key, value in (overrides or {}).items() if value is not None}
-    from_env = _from_environment(cls, environment)
+    from_env = _from_environment(cls, environment, caution)
     from_file = _from_env_file(cls, env_file)
     merged: dict[str, tuple[Any, str]] = {}
     for values, origin in ((from_file, f" in {env_file}"), (from_env, " in the environment"), (given, "")):
@@ -176,7 +183,9 @@ def _build(cls: type[S], merged: Mapping[str, tuple[Any, str]]) -> S:
     raise _explain(cls, key, details, merged.get(key, (None, ""))[1])
 
 
-def _from_environment(cls: type[StrictSettings], env: Mapping[str, str]) -> dict[str, str]:
+def _from_environment(
+    cls: type[StrictSettings], env: Mapping[str, str], caution: Callable[[str], None] | None
+) -> dict[str, str]:
     found: dict[str, str] = {}
     known = set(cls.known_keys())
     for name, value in env.items():
@@ -187,7 +196,11 @@ def _from_environment(cls: type[StrictSettings], env: Mapping[str, str]) -> dict
             if value != "":
                 found[key] = value
         elif key not in cls.foreign_keys and _is_ours(cls, key):
-            raise _unknown(cls, key, " in the environment")
+            stranger = _unknown(cls, key, " in the environment")
+            if not cls.shares_environment(env):
+                raise stranger
+            if caution is not None:
+                caution(f"{stranger.message} It is taken for one of the NIM's.")
     return found
 
 
@@ -222,9 +235,9 @@ def _from_env_file(cls: type[StrictSettings], env_file: str | Path | None) -> di
         )
     found = {name.upper(): value for name, value in values.items()}
     for key in found:
-        if key not in cls.known_keys():
+        if key not in cls.known_keys() and not key.startswith(_NEIGHBOURS):
             raise _unknown(cls, key, f" in {env_file}")
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in found.items() if value and not key.startswith(_NEIGHBOURS)}
 
 
 def _text_of(path: Path) -> str:

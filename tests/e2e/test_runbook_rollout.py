@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import rules
 from asr.mock.plan import load_plan
 from asr.mock.riva_server import MockRivaServer
 
-from .command import PATIENCE_S, Shell, wait_for
+from .command import FIXTURES, PATIENCE_S, Shell, wait_for
 from .warm_command import warm_command
 
 RUNBOOKS = Path(__file__).resolve().parents[2] / "docs" / "runbooks"
@@ -88,8 +89,9 @@ def gateway(home: Path) -> Iterator[Typist]:
         with Shell(home, settings).start("serve") as process:
             url = f"https://localhost:{wait_for(process, r'https://localhost:([0-9]+)')[1]}"
             there = {"ASR_SERVER": url, "GATEWAY_PID": str(process.pid)}
-            there |= {"PATH": f"{commands}:/usr/bin:/bin"}
+            there |= {"PATH": f"{commands}:/usr/bin:/bin", "RECORDINGS": str(rules.ROOT / "tests" / "golden")}
             places = {"https://localhost:8443": url, "riva-new.example:50051": f"localhost:{canary}"}
+            places |= {"riva-1.example:50051": f"localhost:{base}", "--sample 40": "--sample 2 --pace fast"}
             typist = Typist(Shell(home, there), places)
             typist.process = process
             yield typist
@@ -115,6 +117,44 @@ def test_the_canary_s_runbook(tmp_path: Path) -> None:
     assert "finals feel late" in aborted
     assert "New streams go to the usual recognizer." in promoted
     assert "ready" in promoted
+
+
+def test_the_plan_for_a_new_recognizer(tmp_path: Path) -> None:
+    with gateway(tmp_path) as typist:
+        typist.types(f"riva-gateway transcribe {FIXTURES / 'greeting.wav'}")  # somebody has spoken: there are records
+        told = [(heading, typist.types(text)) for heading, text in blocks("rollout-plan.md")]
+    assert [heading for heading, _ in told] == [
+        *["Before"] * 2,
+        "Rehearse",
+        *["Stages"] * 3,
+        *["Back within five minutes"] * 2,
+        "After",
+    ]
+    gate, names, rehearsed, first, steps, report, back, by_file, done = (text for _, text in told)
+    assert "did not get worse" in gate
+    assert names.count("mock-en-US-asr-streaming") == 2
+    assert "Serving" in names
+    assert "1 % of new streams try the canary." in rehearsed
+    assert "New streams go to the usual recognizer." in rehearsed
+    assert "The canary, step 1: going." in first
+    assert steps.splitlines()[-1] == "100 % of new streams try the canary."
+    assert "24h" in report
+    assert back.startswith("New streams go to the usual recognizer.\n")
+    assert "finals are late" in back
+    assert "New streams go to the usual recognizer." in by_file
+    assert "24h" in done
+
+
+def test_the_plan_names_alerts_and_figures_that_there_are() -> None:
+    text = (RUNBOOKS / "rollout-plan.md").read_text("utf-8")
+    assert set(re.findall(r"RivaGateway\w+", text)) <= {alert.name for alert in rules.alerts()}
+    described = (RUNBOOKS.parent / "metrics.md").read_text("utf-8")
+    for metric in re.findall(r"riva_gateway_\w+", text):
+        assert f"`{metric}{{" in described, metric
+    stages = [int(percent) for percent in re.findall(r"^\| (\d+) \| .*(?:hour|day)", text, re.M)]
+    typed = [int(percent) for percent in re.findall(r"rollout canary (\d+) --reason \"CHG-1: stage", text)]
+    boxes = [int(percent) for percent in re.findall(r"^- \[ \] (\d+) %:", text, re.M)]
+    assert stages == typed == boxes == [1, 5, 25, 50, 100]
 
 
 def test_the_runbook_of_draining_and_going_back(tmp_path: Path) -> None:
@@ -144,6 +184,7 @@ def test_the_runbook_of_draining_and_going_back(tmp_path: Path) -> None:
     [
         ("canary.md", ["the-canary-was-aborted", "canary-aborted"]),
         ("drain-and-rollback.md", ["roll-back", "drain-a-node", "recognition-is-switched-off"]),
+        ("rollout-plan.md", ["rehearse", "stages", "back-within-five-minutes"]),
     ],
 )
 def test_what_is_linked_to_is_there(page: str, anchors: list[str]) -> None:

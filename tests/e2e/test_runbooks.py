@@ -27,6 +27,7 @@ PAGES = ("README.md", "riva-down.md", "degraded-latency.md", "capacity.md", "job
 ELSEWHERE = {
     "certificates.md": "test_tls_docs.py",
     "canary.md": "test_runbook_rollout.py",
+    "rollout-plan.md": "test_runbook_rollout.py",
     "drain-and-rollback.md": "test_runbook_rollout.py",
 }
 """Pages whose commands another test types."""

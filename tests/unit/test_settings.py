@@ -236,6 +236,12 @@ def test_a_line_that_sets_nothing_is_refused(tmp_path: Path, text: str, line: in
     assert "8080" not in caught.value.message
 
 
+def test_docker_compose_and_the_scripts_share_the_file(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("COMPOSE_PROFILES=nim\nDEPLOY_TARGET=gateway\nPORT=2\n")
+    assert load_settings(ServerSettings, {}, {}, env_file).port == 2
+
+
 def test_comments_exports_and_quotes_are_no_mistakes(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text('# note\n\n  # more\nexport PORT = 1 # one\nRIVA_METADATA="a=b\n"\n')
     assert load_settings(ServerSettings, {}, {}, tmp_path / ".env").port == 1
