@@ -6,7 +6,7 @@ Those who pass on everything pass on every key in it, to be read in `/proc` and 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 _NAMES = frozenset(
     {
@@ -26,3 +26,13 @@ def plain_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     """
     given = os.environ if env is None else env
     return {key: value for key, value in given.items() if key in _NAMES or key.startswith(_PREFIXES)}
+
+
+def others_environment(keys: Container[str], env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """All variables but those, for a program that is not ours and brings needs of its own.
+
+    >>> others_environment({"RIVA_API_KEY"}, {"PATH": "/bin", "riva_api_key": "k", "CUDA_HOME": "/cuda"})
+    {'PATH': '/bin', 'CUDA_HOME': '/cuda'}
+    """
+    given = os.environ if env is None else env
+    return {key: value for key, value in given.items() if key.upper() not in keys}

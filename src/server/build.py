@@ -41,6 +41,7 @@ from server.faces.sagemaker_stream import Target
 from server.faces.status_page import StatusSources
 from server.line import Line
 from server.models import House, resolve_model
+from server.nim.beside import NimBeside
 from server.outbox import KeptMemory, Outbox
 from server.readiness import ReadinessWatch
 from server.realtime_mount import RealtimeMount
@@ -345,11 +346,12 @@ def http_routers(
     ]
 
 
-def readiness(desk: Desk) -> Callable[[], Awaitable[Readiness]]:
-    """Asks whether the gateway can serve."""
+def readiness(desk: Desk, nim: NimBeside | None = None) -> Callable[[], Awaitable[Readiness]]:
+    """Asks whether the gateway can serve; the NIM beside it knows more of itself than the engine does."""
+    can_serve = desk.engine.ready if nim is None else nim.ready
 
     async def ready() -> Readiness:
-        return Readiness(False, GOING_DOWN) if desk.draining else await desk.engine.ready()
+        return Readiness(False, GOING_DOWN) if desk.draining else await can_serve()
 
     return ready
 

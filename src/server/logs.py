@@ -21,8 +21,9 @@ from server.log_output import LogOutput
 from server.telemetry.repeats import Repeats
 
 LEFT_OUT = "lines left out"
-ALWAYS = frozenset({"stream opened", "stream closed", "final", LEFT_OUT})
-"""Never left out: the lines that a stream has once, and what was said, for those who ask for that."""
+ALWAYS = frozenset({"stream opened", "stream closed", "final", "nim", LEFT_OUT})
+"""Never left out: the lines that a stream has once, what was said, for those who ask for that, and what a NIM prints,
+which has a bound of its own."""
 
 _KIND = "_kind"
 """What a line is counted as where its text is not always the same; it is not printed."""

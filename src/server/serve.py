@@ -41,6 +41,8 @@ from server.faces.http import build_http
 from server.faces.riva_grpc import RivaFace, RivaFaceLimits, add_riva_face
 from server.jobs.service import Jobs
 from server.listener import Listener
+from server.nim.beside import NimBeside
+from server.nim.build import build_nim
 from server.readiness import ReadinessWatch
 from server.rollout.build import build_rollout
 from server.settings import ServerSettings, parse_aliases
@@ -109,7 +111,8 @@ async def serve(
         stop: set it to end the server from inside the process.
 
     Raises:
-        ASRError: `bad_request`, when a port or certificate cannot be used. Nothing is left open.
+        ASRError: `bad_request`, when a port, a certificate or `NIM_COMMAND` cannot be used; `unavailable`, when the
+            NIM that it started has ended or was not ready in time. Nothing is left open.
     """
     _check_said(settings)
     stop = stop if stop is not None else asyncio.Event()
@@ -136,7 +139,8 @@ async def serve(
     jobs: Jobs | None = None
     if settings.jobs:
         jobs = Jobs(settings, engine, admission, desk.spool, telemetry=telemetry, heard=access.quotas.charge)
-    watch = ReadinessWatch(readiness(desk))
+    nim = build_nim(settings, engine, stop)
+    watch = ReadinessWatch(readiness(desk, nim))
     routers = [
         *http_routers(settings, desk, watch, conversations.minting, access, jobs),
         *monitoring.routers,
@@ -186,9 +190,13 @@ async def serve(
         certificates.start()
         with _Signals(stop):
             announce(Addresses(settings.host, port, grpc_port, settings.tls, engine.name))
+            if nim is not None:
+                nim.start()
             warm_up = asyncio.create_task(engine.ready())
             gc.freeze()
             await stop.wait()
+        if nim is not None:
+            nim.leave_at_second_signal()
         await _drain(settings, admission, conversations, desk, listener, grpc_side, jobs)
     finally:
         if warm_up is not None:
@@ -203,10 +211,13 @@ async def serve(
         if jobs is not None:
             await jobs.aclose()
         await rollout.aclose()
+        if nim is not None:
+            await nim.aclose()
         await _close(engine)
         await monitoring.aclose()
         gc.unfreeze()
     log.info("stopped")
+    _check_nim(nim)
 
 
 def _check_said(settings: ServerSettings) -> None:
@@ -218,6 +229,12 @@ def _check_said(settings: ServerSettings) -> None:
         "(riva-gateway key create NAME), or say that everybody may come in (--auth off, AUTH=off)."
     )
     raise ASRError(Code.BAD_REQUEST, text, param="AUTH")
+
+
+def _check_nim(nim: NimBeside | None) -> None:
+    """Raises where the gateway had to end because of the NIM beside it."""
+    if nim is not None and nim.failure:
+        raise ASRError(Code.BAD_REQUEST if nim.was_never_started else Code.UNAVAILABLE, nim.failure)
 
 
 def _tell_read_only(state_dir: Path) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -19,6 +20,7 @@ from asr.settings import EngineSettings, Port, sendable_key
 from server.access.jwt_settings import check_keys_address, parse_algorithms
 from server.access.origins import parse_origins
 from server.access.own_tokens import read_secrets
+from server.certificates import parse_names
 
 _MIB = 1024 * 1024
 _GIB = 1024 * _MIB
@@ -34,6 +36,8 @@ class ServerSettings(EngineSettings):
         # OpenTelemetry's own, for other signals and other programs, that look like ours misspelt
         *(f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT" for signal in ("TRACES", "METRICS", "LOGS", "PROFILES")),
         *(f"OTEL_EXPORTER_OTLP_{signal}_HEADERS" for signal in ("TRACES", "METRICS", "LOGS", "PROFILES")),
+        # a NIM's own
+        *("NIM_HTTP_API_PORT", "NIM_GRPC_API_PORT"),
         *("OTEL_EXPORTER_ZIPKIN_ENDPOINT", "OTEL_EXPORTER_JAEGER_ENDPOINT", "OTEL_TRACES_SAMPLER"),
     }
 
@@ -45,6 +49,8 @@ class ServerSettings(EngineSettings):
     tls: bool = True
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    tls_names: str = ""
+    """Names and addresses that the self-made certificate is for, besides localhost; separated by commas."""
     tls_client_ca: Path | None = None
     """Set: clients must show a certificate that one of these has signed."""
     grpc_tls: bool | None = None
@@ -104,6 +110,12 @@ class ServerSettings(EngineSettings):
     sagemaker_max_session_ms: Annotated[int, Field(ge=1_000, le=86_400_000)] = 1_770_000
     nim_http_port: Annotated[int, Field(ge=1, le=65535)] = 9000
     """Goes with `nim_host`."""
+    nim_command: str = ""
+    """How a NIM is started in this same container; unset: it runs elsewhere."""
+    nim_start_timeout_ms: Milliseconds = 2_340_000
+    nim_tags_selector: str = ""
+    ngc_api_key: SecretStr | None = None
+    """For the NIM that `nim_command` starts."""
 
     max_frame_bytes: Annotated[int, Field(ge=1_024, le=16_777_216)] = 1_048_576
     start_timeout_ms: Milliseconds = 10_000
@@ -176,6 +188,24 @@ class ServerSettings(EngineSettings):
         parse_aliases(value)
         return value
 
+    @field_validator("nim_command")
+    @classmethod
+    def _words(cls, value: str) -> str:
+        try:
+            words = shlex.split(value)
+        except ValueError:
+            raise ValueError("a quotation mark is not closed. Close it.") from None
+        if value and not words:
+            raise ValueError("it names no program. Give its path, or leave it unset.")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _beside(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """A NIM that is started here is the recognizer, unless another is named."""
+        named = given.get("nim_host") or given.get("riva_host") or given.get("riva_endpoints")
+        return given if named or not given.get("nim_command") else {**given, "nim_host": "127.0.0.1"}
+
     @field_validator("host")
     @classmethod
     def _only_host(cls, value: str) -> str:
@@ -235,6 +265,12 @@ class ServerSettings(EngineSettings):
             raise ValueError(f"there is no file {value}. Give the PEM file of the certificate to trust.")
         return value.expanduser() if value is not None else None
 
+    @field_validator("tls_names")
+    @classmethod
+    def _names(cls, value: str) -> str:
+        parse_names(value)
+        return value
+
     @field_validator("tls_cert", "tls_key", "tls_client_ca")
     @classmethod
     def _file(cls, value: Path | None) -> Path | None:
@@ -248,6 +284,11 @@ class ServerSettings(EngineSettings):
     @classmethod
     def _expanded(cls, value: Path | None) -> Path | None:
         return value.expanduser() if value is not None else None
+
+    @classmethod
+    def shares_environment(cls, env: Mapping[str, str]) -> bool:
+        """A NIM's image has variables of its own, and some may begin like ours."""
+        return bool(env.get("NIM_COMMAND"))
 
     @property
     def records_folder(self) -> Path:

@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 
 from asr.config import LocalConfig
 from asr.engine import BYTES_PER_MS, AudioInput, EndUtterance, Features, Model, Readiness
@@ -24,12 +26,22 @@ _FEATURES = Features(endpointing=True)
 _SLICE_BYTES = 200 * BYTES_PER_MS
 _READY_S = 5.0
 _LET_GO_S = 5.0
+_NO_MODEL = (
+    "The embedded recognizer's model is not installed here. Set RIVA_ENDPOINTS=host:port for a Riva or NIM, or take "
+    "the image that has the model (its build target is laptop)."
+)
 
 
 class LocalEngine:
-    """Recognizes with pocketsphinx, on this machine's cores."""
+    """Recognizes with pocketsphinx, on this machine's cores.
+
+    Raises:
+        ASRError: `bad_request`, where pocketsphinx is installed without its model.
+    """
 
     def __init__(self, config: LocalConfig | None = None) -> None:
+        if not _has_model():
+            raise ASRError(Code.BAD_REQUEST, _NO_MODEL, param="settings")
         self._config = config or LocalConfig()
         self._size = self._config.workers or _cores()
         self._workers: list[WorkerProcess] = []
@@ -142,6 +154,12 @@ async def _feed(audio: AsyncIterable[AudioInput], lane: Lane) -> None:
     except Exception as error:
         # Whatever the caller's audio raises is for the caller to see, where the events are read.
         lane.fail(error)
+
+
+def _has_model() -> bool:
+    """Whether pocketsphinx lies there whole; the smaller of the two images leaves its model out."""
+    found = find_spec("pocketsphinx")
+    return found is not None and found.origin is not None and (Path(found.origin).parent / "model" / "en-us").is_dir()
 
 
 def _cores() -> int:

@@ -1,0 +1,144 @@
+# shellcheck shell=bash disable=SC2154,SC2034 # opt, SCRATCH: deploy.sh; names that scripts use
+# A deployment on SageMaker: what its things are called, how the endpoint is, and one call of it. Sourced after role.sh.
+#
+# Models and configurations are named by what is in them: the same wish gives the same name, and nothing is made twice.
+
+SM_AMI=al2023-ami-sagemaker-inference-gpu-4-1
+CLIP=$LIB/../../tests/fixtures/greeting.wav
+
+# sm_names: sets what the things of this deployment are called
+sm_names() {
+    local identity
+    region=$(the_region)
+    identity=$(ask sts get-caller-identity --query Arn 2>/dev/null) || account >/dev/null # which says what is wrong
+    partition=$(cut -d : -f 2 <<<"$identity")
+    account=$(cut -d : -f 5 <<<"$identity")
+    endpoint=riva-${opt[deployment]}
+    role=riva-${opt[deployment]}-sagemaker
+    repository=riva-${opt[deployment]}
+    bucket=riva-${opt[deployment]}-sm-$account-$region
+    log_group=/aws/sagemaker/Endpoints/$endpoint
+    scaled=endpoint/$endpoint/variant/primary
+    secret=riva-${opt[deployment]}/ngc
+    case $partition in aws-cn) registry=$account.dkr.ecr.$region.amazonaws.com.cn ;; *) registry=$account.dkr.ecr.$region.amazonaws.com ;; esac
+    registry=${DEPLOY_REGISTRY:-$registry}
+}
+
+# content TEXT: twelve characters that stand for it
+content() { sha256sum <<<"$1" | cut -c 1-12; }
+
+# the_endpoint: how it is, as JSON, or nothing
+the_endpoint() { look ValidationException sagemaker describe-endpoint --endpoint-name "$endpoint"; }
+
+# endpoint_settled: no change of it is under way; for wait_until
+endpoint_settled() {
+    local status
+    status=$(the_endpoint | jq -r '.EndpointStatus // "none"')
+    waiting_for="it is $status"
+    case $status in Creating | Updating | SystemUpdating | RollingBack | Deleting) return 1 ;; esac
+}
+
+# endpoint_tag KEY: the value of a tag of the endpoint's, or nothing
+endpoint_tag() {
+    look ValidationException sagemaker list-tags --resource-arn "$(endpoint_arn)" |
+        jq -r --arg key "$1" '.Tags[]? | select(.Key == $key) | .Value'
+}
+endpoint_arn() { printf 'arn:%s:sagemaker:%s:%s:endpoint/%s' "$partition" "$region" "$account" "$endpoint"; }
+
+# ours KIND: names of this deployment's models or endpoint-configs, by their content, a line each
+ours() {
+    local list=$1 field
+    case $list in models) field=ModelName ;; *) field=EndpointConfigName ;; esac
+    aws sagemaker "list-$list" --name-contains "$endpoint-" --output json |
+        jq -r --arg field "$field" --arg like "^$endpoint-[0-9a-f]{12}\$" '.[] | .[]? | .[$field] | select(test($like))'
+}
+
+# price INSTANCE_TYPE: about how many dollars an hour; SageMaker takes a quarter more than EC2 does
+price() {
+    awk -F '\t' -v type="${1#ml.}" '$1 == type { printf "%.2f", $7 * 1.25 }' "$LIB/instance-types.tsv"
+}
+
+# fits INSTANCE_TYPE: the script ends in words where no NIM runs on it
+fits() {
+    local gpu verdict
+    [[ $1 == ml.* ]] || fail "$EXIT_USAGE" "--type '$1' is not one of SageMaker's" "They begin with ml.: ml.g6.2xlarge"
+    verdict=$(awk -F '\t' -v type="${1#ml.}" '$1 == type { print $8 }' "$LIB/instance-types.tsv")
+    gpu=$(awk -F '\t' -v type="${1#ml.}" '$1 == type { print $2 }' "$LIB/instance-types.tsv")
+    case $verdict in
+    '') warn "nobody has tried $1; a NIM needs 16 GB of GPU memory and compute capability 8.0" ;;
+    refused*) fail "$EXIT_USAGE" "$1 ($gpu) is no machine for a NIM" "${verdict#refused: }" "Take ml.g6.2xlarge or ml.g5.2xlarge." ;;
+    esac
+}
+
+# print_call WORDS…: the aws command, as one can type it
+print_call() {
+    local word line=aws
+    for word in "$@"; do
+        if [[ ! $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]]; then word=${word@Q}; fi
+        line+=" $word"
+    done
+    printf '%s\n' "$line" >&2
+}
+
+# as_json FILE [LANGUAGE]: a recording as JSON with base64 in it, on stdout
+as_json() { base64 <"$1" | tr -d '\n' | jq -Rc --arg language "${2:-en-US}" '{audio: ., language_code: $language}'; }
+
+# answered FILE: an answer with predictions in it
+answered() { jq -e '.predictions[0].results | length > 0' "$1" >/dev/null 2>&1; }
+
+# smoke: one recording is sent; returns 1 where no transcript comes back
+smoke() {
+    local out=$SCRATCH/answer
+    if dry; then
+        say "would send $(basename "$CLIP") and look at the answer"
+        return 0
+    fi
+    as_json "$CLIP" >"$SCRATCH/clip.json"
+    if is_async; then
+        call_async "$SCRATCH/clip.json" application/json "$out" || return 1
+    else
+        aws sagemaker-runtime invoke-endpoint --endpoint-name "$endpoint" --content-type application/json \
+            --body "fileb://$SCRATCH/clip.json" "$out" >/dev/null || return 1
+    fi
+    if ! answered "$out"; then
+        warn "the answer is no transcript: $(head -c 300 "$out" | tr -d '\n')"
+        return 1
+    fi
+    say "heard: $(jq -r '[.predictions[0].results[].alternatives[0].transcript] | join(" ")' "$out")"
+}
+
+# is_async: the endpoint takes its recordings from S3
+is_async() {
+    look ValidationException sagemaker describe-endpoint-config --endpoint-config-name "$(the_endpoint | jq -r '.EndpointConfigName // "none"')" |
+        jq -e '.AsyncInferenceConfig != null' >/dev/null
+}
+
+# call_async FILE CONTENT_TYPE OUT [MORE…]: puts a recording into the bucket, and waits for what becomes of it
+call_async() {
+    local file=$1 type=$2 out=$3 key places
+    key=sagemaker/in/$(date -u +%Y%m%dT%H%M%S)-$RANDOM
+    shift 3
+    aws s3api put-object --bucket "$bucket" --key "$key" --content-type "$type" --body "$file" >/dev/null || return
+    places=$(aws sagemaker-runtime invoke-endpoint-async --endpoint-name "$endpoint" --content-type "$type" \
+        --input-location "s3://$bucket/$key" "$@" --output json) || return
+    wait_until "${DEPLOY_ASYNC_S:-600}" 'the result in S3' async_done "$places" "$out" || return
+    if [ -e "$out.failed" ]; then
+        warn "SageMaker could not do it: $(head -c 500 "$out.failed")"
+        rm -f "$out.failed"
+        return 1
+    fi
+}
+
+async_done() {
+    local place
+    place=$(jq -r .OutputLocation <<<"$1")
+    if fetch "$place" "$2"; then return 0; fi
+    place=$(jq -r '.FailureLocation // empty' <<<"$1")
+    [ -n "$place" ] && fetch "$place" "$2.failed"
+}
+
+# fetch S3_ADDRESS FILE: returns 1 where it is not there yet
+fetch() {
+    local path=${1#s3://}
+    aws s3api get-object --bucket "${path%%/*}" --key "${path#*/}" "$2" >/dev/null 2>&1
+}

@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# The image for SageMaker: the gateway inside a NIM's image, in the account's own registry.
+. "$(dirname "${BASH_SOURCE[0]}")/lib/deploy.sh"
+. "$LIB/role.sh"
+. "$LIB/sagemaker.sh"
+
+about 'Builds the image of gateway and NIM, and pushes it to ECR. Prints its address with its digest.' \
+    'Its tag stands for what is in it: where the registry has it, nothing is built.' \
+    'Needs docker, about 60 GB of disk and half an hour the first time. With NGC_API_KEY in the environment it logs' \
+    "in to NVIDIA's registry; else be logged in: docker login nvcr.io --username '\$oauthtoken'" \
+    'ECR takes about two dollars a month for its 20 GB.'
+flag profile NAME rnnt 'which NIM: a name of lib/nim-profiles.tsv'
+flag nim-image IMAGE '' 'that NIM by its address, for another registry or version'
+flag nim-command COMMAND /opt/nim/start_server.sh 'what starts it inside its image'
+flag image IMAGE '' 'push this one, which is built already, as it is; one in this ECR is only looked up'
+flag builder-image IMAGE '' 'the base that the gateway is built on; unset: Debian'
+flag uv-image IMAGE '' 'the image that has uv; unset: the public one'
+parse "$@"
+needs aws jq docker sha256sum
+
+ROOT=$(cd "$LIB/../.." && pwd)
+
+nim_image() {
+    local found
+    found=$(awk -F '\t' -v name="${opt[profile]}" '$1 == name && name != "classic" { print $2 ":" $3 }' "$LIB/nim-profiles.tsv")
+    [ -n "$found" ] || fail "$EXIT_USAGE" "--profile '${opt[profile]}' is not known" \
+        "It knows: $(awk -F '\t' 'NR > 1 && $1 != "classic" { printf "%s ", $1 }' "$LIB/nim-profiles.tsv")"
+    printf '%s' "$found"
+}
+
+# sources: all that the build sees, as names and hashes
+sources() {
+    (cd "$ROOT" && find src static load pyproject.toml README.md LICENSE requirements/runtime.txt requirements/image.txt \
+        scripts/sagemaker/Dockerfile -type f ! -path '*/__pycache__/*' ! -name '*.pyc' -print0 |
+        LC_ALL=C sort -z | xargs -0 sha256sum)
+}
+
+ensure_repository() {
+    local there policy
+    there=$(look RepositoryNotFoundException ecr describe-repositories --repository-names "$repository")
+    if [ -n "$there" ]; then
+        kept "repository $repository"
+    else
+        # shellcheck disable=SC2046 # words
+        told_or '' ecr create-repository --repository-name "$repository" --image-tag-mutability IMMUTABLE \
+            --image-scanning-configuration scanOnPush=true --encryption-configuration encryptionType=AES256 --tags $(tags)
+        made "repository $repository (tags cannot be moved; what is pushed is scanned)"
+    fi
+    policy='{"rules":[{"rulePriority":1,"description":"the newest three","selection":{"tagStatus":"any","countType":"imageCountMoreThan","countNumber":3},"action":{"type":"expire"}}]}'
+    there=$(look 'LifecyclePolicyNotFoundException|RepositoryNotFoundException' ecr get-lifecycle-policy --repository-name "$repository")
+    if ! same "$(jq -r '.lifecyclePolicyText // empty' <<<"$there")" "$policy"; then
+        told_or '' ecr put-lifecycle-policy --repository-name "$repository" --lifecycle-policy-text "$policy"
+    fi
+}
+
+# digest :TAG or @DIGEST: the digest of that image in our repository, or nothing
+digest() {
+    local which=imageTag=${1#:}
+    if [[ $1 == @* ]]; then which=imageDigest=${1#@}; fi
+    look 'ImageNotFoundException|RepositoryNotFoundException' ecr describe-images --repository-name "$repository" \
+        --image-ids "$which" | jq -r '.imageDetails[0].imageDigest // empty'
+}
+
+log_in() {
+    if dry; then return 0; fi
+    aws ecr get-login-password | docker login --username AWS --password-stdin "$registry" >/dev/null ||
+        fail "$EXIT_FAILED" "docker could not log in to $registry"
+}
+
+build() {
+    local -a more=()
+    if [ -n "${opt[builder_image]}" ]; then more+=(--build-arg "BUILDER_IMAGE=${opt[builder_image]}"); fi
+    if [ -n "${opt[uv_image]}" ]; then more+=(--build-arg "UV_IMAGE=${opt[uv_image]}"); fi
+    if [ -n "${NGC_API_KEY:-}" ] && [[ $base == nvcr.io/* ]] && ! dry; then
+        # shellcheck disable=SC2016 # the user's name
+        printf '%s' "$NGC_API_KEY" | docker login --username '$oauthtoken' --password-stdin nvcr.io >/dev/null ||
+            fail "$EXIT_USAGE" "nvcr.io refuses the key in NGC_API_KEY"
+    fi
+    work docker build --platform linux/amd64 --provenance=false --file "$ROOT/scripts/sagemaker/Dockerfile" \
+        --build-arg "NIM_IMAGE=$base" --build-arg "NIM_COMMAND=${opt[nim_command]}" "${more[@]}" --tag "$address" "$ROOT" ||
+        fail "$EXIT_FAILED" "the image could not be built" \
+            "If $base may not be pulled: docker login nvcr.io --username '\$oauthtoken', with your NGC key as password."
+}
+
+fetch_image() {
+    if [[ ${opt[image]} == "$registry"/* ]]; then log_in; fi
+    work docker pull --platform linux/amd64 "${opt[image]}" || fail "$EXIT_FAILED" "${opt[image]} cannot be pulled"
+    work docker tag "${opt[image]}" "$address"
+}
+
+# work COMMAND…: its output is for people
+work() {
+    if dry; then
+        would "$@"
+        return 0
+    fi
+    "$@" >&2
+}
+
+sm_names
+if [[ ${opt[image]} == "$registry/$repository"[:@]* ]]; then
+    step 'Image'
+    found=$(digest "${opt[image]#"$registry/$repository"}")
+    [ -n "$found" ] || fail "$EXIT_USAGE" "there is no image ${opt[image]}"
+    kept "image ${opt[image]}"
+    printf '%s\n' "$registry/$repository@$found"
+    exit
+fi
+base=${opt[nim_image]:-$(nim_image)}
+if [ -n "${opt[image]}" ]; then
+    tag=copy-$(content "${opt[image]}")
+else
+    tag=$(content "$base ${opt[nim_command]} ${opt[builder_image]} ${opt[uv_image]} $(sources)")
+fi
+address=$registry/$repository:$tag
+
+step 'Repository'
+ensure_repository
+step "Image ($tag)"
+found=$(digest ":$tag")
+if [ -n "$found" ]; then
+    kept "image $address"
+else
+    if [ -z "${opt[image]}" ]; then
+        confirm "Build it from $base? That takes about half an hour and 60 GB of disk."
+        build
+    else
+        fetch_image
+    fi
+    log_in
+    work docker push "$address" || fail "$EXIT_FAILED" "the image could not be pushed" "Run this again: what is there already is not sent twice."
+    found=$(digest ":$tag")
+    if dry; then found='<digest>'; fi
+    [ -n "$found" ] || fail "$EXIT_FAILED" "ECR does not have the image after the push"
+    made "image $address"
+fi
+printf '%s\n' "$registry/$repository@$found"

@@ -1,0 +1,139 @@
+"""The SageMaker scripts beside the usual way: images, recordings from S3, every route, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cloud.client import Cloud
+from deploy.sagemaker_steps import ENDPOINT, KEY, NAME, Operator
+
+
+@pytest.fixture
+def operator(cloud: Cloud, tmp_path: Path) -> Operator:
+    cloud.faults.clear()
+    cloud.reset()
+    return Operator(cloud, tmp_path)
+
+
+def test_an_image_is_built_once_for_what_is_in_it(operator: Operator) -> None:
+    address = operator.ok("image", "--yes", NGC_API_KEY=KEY)
+    assert address.startswith(f"123456789012.dkr.ecr.us-east-2.amazonaws.com/riva-{NAME}@sha256:")
+    (build,) = [line for line in operator.docker if line.startswith("docker build")]
+    assert "NIM_IMAGE=nvcr.io/nim/nvidia/parakeet-1-1b-rnnt-multilingual:1.5.0" in build
+    (found,) = operator.cloud.client("ecr").describe_repositories()["repositories"]
+    assert found["imageTagMutability"] == "IMMUTABLE"
+    assert found["imageScanningConfiguration"]["scanOnPush"] is True
+    assert operator.cloud.client("ecr").get_lifecycle_policy(repositoryName=f"riva-{NAME}")["lifecyclePolicyText"]
+
+    before = operator.changes()
+    assert operator.ok("image", "--yes") == address
+    assert operator.changes() == before
+    # an image that is there already, and one of another registry
+    assert operator.ok("image", "--image", address) == address
+    assert operator.changes() == before
+    copy = operator.ok("image", "--yes", "--image", "public.ecr.aws/nvidia/nim:parakeet-1-1b-ctc-en-us-1.5.0")
+    assert copy != address
+    assert (
+        "docker pull --platform linux/amd64 public.ecr.aws/nvidia/nim:parakeet-1-1b-ctc-en-us-1.5.0" in operator.docker
+    )
+    assert len([line for line in operator.docker if line.startswith("docker build")]) == 1
+    assert operator.leaks() == []
+
+
+def test_recordings_from_s3_and_no_instance_while_nothing_waits(operator: Operator) -> None:
+    image = operator.ok("image", "--yes", "--image", "public.ecr.aws/nvidia/nim:x")
+    operator.ok("role", "--yes", "--async")
+    operator.ok("deploy", "--yes", "--async", "--auto-stop", "--max-instances", "3", "--image", image)
+    assert f"s3://riva-{NAME}-sm-" in operator.config()["AsyncInferenceConfig"]["OutputConfig"]["S3OutputPath"]
+    assert operator.config()["AsyncInferenceConfig"]["ClientConfig"]["MaxConcurrentInvocationsPerInstance"] == 4
+    assert operator.model()["PrimaryContainer"]["Environment"]["SAGEMAKER_TIMEOUT_MS"] == "3540000"
+    scaling = operator.cloud.client("application-autoscaling")
+    (bounds,) = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    assert (bounds["MinCapacity"], bounds["MaxCapacity"]) == (0, 3)
+    policies = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    assert sorted(one["PolicyName"] for one in policies) == [ENDPOINT, f"{ENDPOINT}-wake"]
+    (alarm,) = operator.cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    assert alarm["MetricName"] == "HasBacklogWithoutCapacity"
+    role = operator.cloud.client("iam").get_role_policy(RoleName=f"riva-{NAME}-sagemaker", PolicyName="endpoint")
+    everything = [one for one in role["PolicyDocument"]["Statement"] if one["Resource"] == "*"]
+    assert [one["Action"] for one in everything] == ["ecr:GetAuthorizationToken"]
+
+    assert json.loads(operator.ok("invoke", "async"))["predictions"]
+    assert "asynchronous" in operator.ok("status", "--log", "0")
+    operator.ok("destroy", "--yes")
+    assert operator.cloud.leftovers(NAME) == []
+    assert scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"] == []
+    assert operator.leaks() == []
+
+
+def test_each_route_says_the_command_that_does_it(operator: Operator, tmp_path: Path) -> None:
+    image = operator.ok("image", "--yes", "--image", "public.ecr.aws/nvidia/nim:x")
+    operator.ok("role", "--yes")
+    operator.ok("deploy", "--yes", "--image", image, "--max-instances", "2")
+    expected = {
+        "auto": "--content-type 'multipart/form-data; boundary=",
+        "grpc": "--custom-attributes X-Amzn-SageMaker-Custom-Attributes=/invocations/grpc",
+        "raw": "--custom-attributes 'transport=auto;language_code=en-US'",
+        "json": "--content-type application/json",
+    }
+    for route, said in expected.items():
+        ran = operator.run("invoke", route)
+        assert (ran.status, "predictions" in ran.out) == (0, True), ran.err
+        assert said in ran.err
+        assert f"aws sagemaker-runtime invoke-endpoint --endpoint-name {ENDPOINT}" in ran.err
+    kept = tmp_path / "body"
+    operator.ok("invoke", "speakers", "--keep", str(kept))
+    body = kept.read_bytes()
+    assert b'name="speaker_diarization"\r\n\r\ntrue\r\n' in body
+    assert b'name="max_speakers"\r\n\r\n4\r\n--' in body
+    assert operator.run("invoke", "async").status == 2
+    large = tmp_path / "large.wav"
+    large.write_bytes(bytes(26_214_401))
+    refused = operator.run("invoke", "raw", str(large))
+    assert (refused.status, "async" in refused.err) == (2, True)
+    missing = operator.run("invoke", "two-way", "--python", "python3.99")
+    assert (missing.status, "aws-sdk-sagemaker-runtime-http2" in missing.err) == (2, True)
+
+
+def test_what_fails_is_told_and_leaves_nothing_that_costs(operator: Operator) -> None:
+    assert operator.run("deploy", "--yes").status == 2  # no image
+    image = operator.ok("image", "--yes", "--image", "public.ecr.aws/nvidia/nim:x")
+    ran = operator.run("deploy", "--yes", "--image", image)
+    assert (ran.status, "riva-310-sagemaker-role.sh" in ran.err) == (2, True)
+    for words, said in (
+        (("--type", "ml.g4dn.xlarge"), "compute capability"),
+        (("--env", "RIVA_API_KEY=nvapi-plain"), "does not belong"),
+        (("--auto-stop",), "--async alone"),
+        (("--start-timeout", "9999"), "120 to 3600"),
+    ):
+        refused = operator.run("deploy", "--yes", "--image", image, *words)
+        assert (refused.status, said in refused.err) == (2, True), refused.err
+    assert "nvapi-plain" not in operator.said
+    operator.ok("role", "--yes")
+    before = operator.changes()
+    operator.ok("deploy", "--dry-run", "--image", image)
+    assert operator.changes() == before
+
+    operator.cloud.faults.set(endpoint_fails="Unable to provision requested ML compute capacity")
+    ran = operator.run("deploy", "--yes", "--image", image)
+    assert (ran.status, "Run this again later" in ran.err) == (3, True), ran.err
+    assert operator.cloud.client("sagemaker").list_endpoints()["Endpoints"] == []
+    operator.cloud.faults.clear()
+    operator.ok("deploy", "--yes", "--image", image)
+    first = operator.endpoint()["EndpointConfigName"]
+
+    # it comes up and does not recognize: back again
+    operator.cloud.faults.set(endpoint_deaf=True)
+    ran = operator.run("deploy", "--yes", "--image", image, "--profile", "ctc")
+    assert (ran.status, operator.endpoint()["EndpointConfigName"]) == (4, first), ran.err
+    assert "the answer is no transcript" in ran.err
+    operator.cloud.faults.clear()
+
+    operator.ok("destroy", "--yes", "--keep-image")
+    assert operator.names() == ([], [])
+    assert len(operator.cloud.client("ecr").describe_repositories()["repositories"]) == 1
+    ran = operator.run("status")
+    assert (ran.status, "there is no endpoint" in ran.err) == (3, True)
