@@ -9,7 +9,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench golden chaos fixtures lock screenshots clean
+.PHONY: help setup run test check format bench golden chaos fixtures lock image screenshots clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,8 @@ test: ## install what the tests need (a browser included) and run them all
 	@scripts/dev/system-packages.sh curl
 	@scripts/dev/system-packages.sh sounds
 	@scripts/dev/system-packages.sh prometheus
+	@scripts/dev/system-packages.sh machines
+	@scripts/dev/system-packages.sh containers
 	@CHROMIUM="$$(scripts/dev/system-packages.sh browser)" && NODE="$$(scripts/dev/system-packages.sh node)" && \
 		POSTGRES="$$(scripts/dev/system-packages.sh postgres)" && \
 		export CHROMIUM NODE POSTGRES && $(BIN)/python -m pytest $(ARGS)
@@ -65,6 +67,10 @@ fixtures: ## speak and mix the clips of the golden set anew (ARGS=--check only c
 
 lock: ## pin all dependencies anew in requirements/ (ARGS=--upgrade for newer versions)
 	@scripts/dev/lock.sh $(ARGS)
+
+image: ## build the container image with docker, as riva-gateway:latest (ARGS="--target laptop" for one that needs no Riva)
+	@docker build --build-arg REVISION="$$(git rev-parse HEAD)" \
+		--build-arg SOURCE_DATE_EPOCH="$$(git log -1 --format=%ct)" --tag riva-gateway $(ARGS) .
 
 screenshots: ## take the pictures of the page that the documents show
 	@scripts/dev/system-packages.sh python

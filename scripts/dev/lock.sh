@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Pin every dependency with its hashes: requirements/runtime.txt (what runs), dev.txt (that and the tools)
-# and clients.txt (the clients of others that the contract tests drive).
+# clients.txt (the clients of others that the contract tests drive) and image.txt (what only the building of the container
+# image needs).
 #
 # Versions already pinned stay; --upgrade takes the newest. One file serves every platform and Python
 # from 3.11 on, and names no place to download from: that stays the choice of who installs.
@@ -23,3 +24,4 @@ compile() {
 compile requirements/runtime.txt pyproject.toml --extra aws --extra microphone --extra vad --group build "${@}"
 compile requirements/dev.txt pyproject.toml --extra aws --extra microphone --extra vad --group build --group dev "${@}"
 compile requirements/clients.txt --group clients "${@}"
+compile requirements/image.txt requirements/image.in --constraint requirements/dev.txt "${@}"

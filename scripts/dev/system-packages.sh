@@ -13,6 +13,8 @@
 #   system-packages.sh curl      curl, whose lines the documents show
 #   system-packages.sh prometheus  Prometheus and Alertmanager with their tools, which tests start on ports of their own;
 #                                  what Debian may start by itself is not used
+#   system-packages.sh containers  buildah, podman and runc, which tests build and run the image with, and debootstrap
+#   system-packages.sh machines  systemd, iproute2 and jq, of which the test cloud's machines are made (tests/cloud)
 #
 # Debian and Ubuntu: apt-get, through sudo where needed. Elsewhere it says what to install.
 set -euo pipefail
@@ -149,6 +151,16 @@ prometheus)
         install prometheus prometheus-alertmanager
     fi
     ;;
+containers)
+    PATH="$PATH:/usr/sbin:/sbin"
+    if ! have buildah || ! have podman || ! have runc || ! have debootstrap || ! have newuidmap; then
+        install buildah podman runc debootstrap uidmap
+    fi
+    ;;
+machines)
+    PATH="$PATH:/usr/sbin:/sbin"
+    if ! [ -x /lib/systemd/systemd ] || ! have ip || ! have jq; then install systemd iproute2 jq; fi
+    ;;
 listen) ldconfig -p 2>/dev/null | grep -q libportaudio || install libportaudio2 ;;
-*) fail "usage: $0 base|python|browser|shell|sounds|clock|listen|node|postgres|curl|prometheus" ;;
+*) fail "usage: $0 base|python|browser|shell|sounds|clock|listen|node|postgres|curl|prometheus|containers|machines" ;;
 esac
