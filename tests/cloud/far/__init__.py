@@ -1,0 +1,1 @@
+"""Programs of the far machines: what stands there for docker, NVIDIA's driver and pip. See `cloud.image`."""

@@ -1,0 +1,69 @@
+"""What the tests of the far side share: a machine made without the scripts before, which are tested elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from botocore.exceptions import ClientError
+
+from cloud.amis import AMI
+from cloud.client import Cloud, Far
+from deploy.ec2_steps import KEY
+
+NAME = "riva-riva"
+BUCKET = "riva-riva-123456789012-us-east-2"
+WORDS = "Good morning, you are listening to a scripted recognizer."
+ONLINE_S = 30.0
+
+
+def machine(cloud: Cloud, kind: str = "g6.xlarge") -> Far:
+    """A machine of the deployment `riva` that takes commands, with its role, its bucket and NVIDIA's key."""
+    iam, tags = cloud.client("iam"), [{"Key": "riva:deployment", "Value": "riva"}]
+    iam.create_role(RoleName=NAME, AssumeRolePolicyDocument="{}")
+    iam.create_instance_profile(InstanceProfileName=NAME)
+    iam.add_role_to_instance_profile(InstanceProfileName=NAME, RoleName=NAME)
+    cloud.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "us-east-2"})
+    cloud.client("secretsmanager").create_secret(Name="riva-riva/ngc", SecretString=KEY, Tags=tags)
+    made = cloud.client("ec2").run_instances(
+        ImageId=AMI,
+        InstanceType=kind,
+        MinCount=1,
+        MaxCount=1,
+        IamInstanceProfile={"Name": NAME},
+        TagSpecifications=[{"ResourceType": "instance", "Tags": tags}],
+    )
+    far = cloud.far(made["Instances"][0]["InstanceId"])
+    await_online(cloud, far)
+    return far
+
+
+def await_online(cloud: Cloud, far: Far) -> None:
+    """Until it takes commands."""
+    until = time.monotonic() + ONLINE_S
+    filters = [{"Key": "InstanceIds", "Values": [far.id]}]
+    while time.monotonic() < until:
+        found = cloud.client("ssm").describe_instance_information(Filters=filters)["InstanceInformationList"]
+        if [each["PingStatus"] for each in found] == ["Online"]:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the machine takes no commands")
+
+
+def tags(cloud: Cloud, far: Far) -> dict[str, str]:
+    """The tags of the machine."""
+    found = cloud.client("ec2").describe_tags(Filters=[{"Name": "resource-id", "Values": [far.id]}])["Tags"]
+    return {tag["Key"]: tag["Value"] for tag in found}
+
+
+def containers(far: Far) -> list[list[str]]:
+    """The command lines of all recognizers that were started there, in order."""
+    return [words for words in far.argv if words[:2] == ["docker", "run"] and "riva-nim" in words]
+
+
+def value(cloud: Cloud, secret: str) -> str:
+    """What a secret holds; nothing where it is not there, or empty."""
+    try:
+        text: str = cloud.client("secretsmanager").get_secret_value(SecretId=secret)["SecretString"]
+    except ClientError:
+        return ""
+    return text
