@@ -18,12 +18,28 @@ far() {
     send "$far_instance" "$name" "$limit_s" "$parameters"
 }
 
-# far_script NAME.sh [KEY=VALUE…]: what is shipped
+# far_answers NAME.sh LIMIT_S [KEY=VALUE…]: like far; what it answers, NAME=VALUE a line, is in ${answer[NAME]} then
+declare -A answer=()
+far_answers() {
+    local line out status=0
+    answer=()
+    out=$(far "$@") || status=$?
+    while IFS= read -r line; do
+        if [[ $line == *=* ]]; then answer[${line%%=*}]=${line#*=}; fi
+    done <<<"$out"
+    return "$status"
+}
+
+# far_script NAME.sh [KEY=VALUE…]: what is shipped. KEY=@FILE is the text of scripts/far/FILE.
 far_script() {
-    local name=$1 pair
+    local name=$1 pair value
     shift
     printf '#!/bin/bash\n'
-    for pair in "$@"; do printf '%s=%q\n' "${pair%%=*}" "${pair#*=}"; done
+    for pair in "$@"; do
+        value=${pair#*=}
+        if [[ $value == @* ]]; then value=$(<"$LIB/../far/${value#@}"); fi
+        printf '%s=%q\n' "${pair%%=*}" "$value"
+    done
     cat "$LIB/../far/common.sh" "$LIB/../far/$name"
 }
 
@@ -52,8 +68,8 @@ send() {
         fi
         sleep "${DEPLOY_POLL_S:-3}"
     done
-    jq -r '.StandardErrorContent // empty' <<<"$answer" >&2
-    jq -r '.StandardOutputContent // empty' <<<"$answer"
+    jq -j '.StandardErrorContent // empty' <<<"$answer" >&2
+    jq -j '.StandardOutputContent // empty' <<<"$answer"
     return "$(jq -r '.ResponseCode // 1' <<<"$answer")"
 }
 

@@ -11,7 +11,7 @@ import fcntl
 import ipaddress
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -49,22 +49,25 @@ def local_certificate(state_dir: Path) -> CertificateFiles:
     return CertificateFiles(state_dir / "tls" / "localhost.crt", state_dir / "tls" / "localhost.key")
 
 
-def localhost_certificate(state_dir: Path) -> tuple[Path, Path]:
+def localhost_certificate(state_dir: Path, names: Sequence[str] = ()) -> tuple[Path, Path]:
     """`ensure_local_certificate` with this machine's clock and name: the certificate's file and the key's."""
-    files = ensure_local_certificate(state_dir, now=datetime.now(UTC), hostname=socket.gethostname())
+    files = ensure_local_certificate(state_dir, now=datetime.now(UTC), hostname=socket.gethostname(), names=names)
     return files.cert, files.key
 
 
-def ensure_local_certificate(state_dir: Path, *, now: datetime, hostname: str = "") -> CertificateFiles:
+def ensure_local_certificate(
+    state_dir: Path, *, now: datetime, hostname: str = "", names: Sequence[str] = ()
+) -> CertificateFiles:
     """The self-made certificate for localhost: the one there is, or a new one.
 
-    It is made on the first run, and made anew when less than `RENEW_BEFORE` is left or when a file is
-    missing or damaged. Several processes may call this at once.
+    It is made on the first run, and made anew when less than `RENEW_BEFORE` is left, when a file is missing or
+    damaged, or when it is to be for other `names`. Several processes may call this at once.
 
     Args:
         state_dir: the gateway's own directory; made where it is missing.
         now: the time, with a time zone.
         hostname: this machine's name, added beside localhost, 127.0.0.1 and ::1.
+        names: further names and addresses by which clients reach this machine, as `parse_names` gives them.
 
     Raises:
         CertificateError: the directory cannot be written.
@@ -72,8 +75,8 @@ def ensure_local_certificate(state_dir: Path, *, now: datetime, hostname: str = 
     files = local_certificate(state_dir)
     try:
         with _locked(files.cert.parent):
-            if not _still_good(files, now):
-                cert_pem, key_pem = make_certificate(now=now, hostname=hostname)
+            if not _still_good(files, now, names):
+                cert_pem, key_pem = make_certificate(now=now, hostname=hostname, names=names)
                 # The key first: a crash in between leaves a pair that does not match, which is noticed and remade.
                 write_whole(files.key, key_pem)
                 write_whole(files.cert, cert_pem, mode=0o644)
@@ -85,17 +88,25 @@ def ensure_local_certificate(state_dir: Path, *, now: datetime, hostname: str = 
     return files
 
 
-def make_certificate(*, now: datetime, hostname: str = "") -> tuple[bytes, bytes]:
+def parse_names(text: str) -> tuple[str, ...]:
+    """Names and addresses separated by commas, as `gateway.example.com,203.0.113.7`, without repetitions.
+
+    Raises:
+        ValueError: one is neither a name of the DNS nor an address.
+    """
+    found: dict[str, None] = {}
+    for name in filter(None, (part.strip().lower() for part in text.split(","))):
+        if not _is_dns_name(name) and not _is_address(name):
+            raise ValueError(f"{name[:80]!r} is neither a DNS name nor an IP address. Separate several with commas.")
+        found[name] = None
+    return tuple(found)
+
+
+def make_certificate(*, now: datetime, hostname: str = "", names: Sequence[str] = ()) -> tuple[bytes, bytes]:
     """A new self-signed certificate for localhost (EC P-256) and its key, both as PEM bytes."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "riva-gateway on localhost")])
-    names: list[x509.GeneralName] = [
-        x509.DNSName("localhost"),
-        x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        x509.IPAddress(ipaddress.ip_address("::1")),
-    ]
-    if hostname != "localhost" and len(hostname) <= 253 and _DNS_NAME.fullmatch(hostname):
-        names.append(x509.DNSName(hostname))
+    shown = _general_names((*names, hostname) if _is_dns_name(hostname) else names)
     public = key.public_key()
     certificate = (
         x509.CertificateBuilder()
@@ -105,7 +116,7 @@ def make_certificate(*, now: datetime, hostname: str = "") -> tuple[bytes, bytes
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _BACKDATE)
         .not_valid_after(now - _BACKDATE + LIFETIME)
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.SubjectAlternativeName(shown), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -133,12 +144,33 @@ def _usage() -> x509.KeyUsage:
     )
 
 
-def _still_good(files: CertificateFiles, now: datetime) -> bool:
+def _is_dns_name(name: str) -> bool:
+    return len(name) <= 253 and _DNS_NAME.fullmatch(name) is not None and not _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _general_names(names: Sequence[str]) -> list[x509.GeneralName]:
+    every = dict.fromkeys(("localhost", "127.0.0.1", "::1", *names))
+    return [x509.IPAddress(ipaddress.ip_address(name)) if _is_address(name) else x509.DNSName(name) for name in every]
+
+
+def _still_good(files: CertificateFiles, now: datetime, names: Sequence[str]) -> bool:
     try:
         pair = read_pair(files.cert, files.key, OWN_NAMES, now=now)
-    except CertificateError:
+        shown = set(pair.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except (CertificateError, x509.ExtensionNotFound):
         return False
-    return pair.certificate.not_valid_after_utc - now >= RENEW_BEFORE
+    wanted = set(_general_names(names))
+    # An address that is ours no more may be somebody else's now. A machine's former name does no harm.
+    foreign = {name for name in shown - wanted if isinstance(name, x509.IPAddress)}
+    return wanted <= shown and not foreign and pair.certificate.not_valid_after_utc - now >= RENEW_BEFORE
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from server.certificates import (
     ensure_local_certificate,
     local_certificate,
     make_certificate,
+    parse_names,
 )
 from server.tls.material import ListenerFiles, load_listener
 
@@ -55,6 +56,41 @@ def test_a_machine_name_that_dns_does_not_know_is_left_out(hostname: str) -> Non
     certificate = x509.load_pem_x509_certificate(make_certificate(now=NOW, hostname=hostname)[0])
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
+
+
+def _shown(path: Path) -> set[str]:
+    names = _load(path).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return {str(name.value) for name in names}
+
+
+def test_further_names_are_in_it_and_it_is_made_anew_when_they_change(tmp_path: Path) -> None:
+    own = {"localhost", "127.0.0.1", "::1", "host-1"}
+    before = ensure_local_certificate(tmp_path, now=NOW, hostname="host-1", names=("a.example", "203.0.113.7")).cert
+    assert _shown(before) == own | {"a.example", "203.0.113.7"}
+    kept = before.read_bytes()
+    ensure_local_certificate(tmp_path, now=NOW, hostname="host-2", names=("203.0.113.7", "a.example"))
+    assert before.read_bytes() == kept
+    ensure_local_certificate(tmp_path, now=NOW, hostname="host-1", names=("198.51.100.9",))
+    assert _shown(before) == own | {"198.51.100.9"}
+    ensure_local_certificate(tmp_path, now=NOW, hostname="host-1")
+    assert _shown(before) == own
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("", ()),
+        (" A.example , 203.0.113.7,,2001:db8::1,a.example", ("a.example", "203.0.113.7", "2001:db8::1")),
+    ],
+)
+def test_names_are_read_from_a_line(text: str, names: tuple[str, ...]) -> None:
+    assert parse_names(text) == names
+
+
+@pytest.mark.parametrize("text", ["two words", "a.example;b.example", "-dash", "https://a.example", "a" * 300])
+def test_what_cannot_be_a_name_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="neither a DNS name nor an IP address"):
+        parse_names(text)
 
 
 def test_browsers_accept_its_lifetime_and_it_can_sign_no_other(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Final as Const
@@ -20,7 +21,7 @@ import structlog
 from asr.config import RivaConfig
 from asr.engines.riva_tls import client_files, load_client, wants_tls
 from asr.tls_files import CertificateError, Watched
-from server.certificates import RENEW_BEFORE, localhost_certificate
+from server.certificates import RENEW_BEFORE, localhost_certificate, parse_names
 from server.settings import ServerSettings
 from server.tls.material import ListenerFiles, ListenerMaterial, load_listener
 from server.tls.policy import LiveContext
@@ -219,11 +220,16 @@ def build_certificates(settings: ServerSettings) -> Certificates:
         return Certificates(None, https=False, riva=riva)
     self_made_in: Path | None = None
     cert, key = settings.tls_cert, settings.tls_key
+    make = partial(localhost_certificate, names=parse_names(settings.tls_names))
     if cert is None or key is None:
         self_made_in = settings.state_dir
-        cert, key = localhost_certificate(self_made_in)
+        cert, key = make(self_made_in)
     if settings.tls_client_ca is not None and settings.grpc_port is not None and not wants_grpc:
         log.warning("clients of the gRPC port are asked for no certificate: GRPC_TLS=off")
     return Certificates(
-        ListenerFiles(cert, key, settings.tls_client_ca), https=settings.tls, self_made_in=self_made_in, riva=riva
+        ListenerFiles(cert, key, settings.tls_client_ca),
+        https=settings.tls,
+        self_made_in=self_made_in,
+        riva=riva,
+        renew=make,
     )

@@ -1,0 +1,21 @@
+#!/bin/bash
+# ExecStartPost of riva-gateway.service: the certificate that the gateway shows now goes to where clients fetch it, the
+# parameter that /etc/riva-gateway/certificate-parameter names (REGION and NAME, a line each). It is public.
+set -euo pipefail
+{ read -r region && read -r name; } </etc/riva-gateway/certificate-parameter
+shown=''
+for ((second = 0; second < 60; second++)); do
+    shown=$(openssl s_client -connect 127.0.0.1:8443 -showcerts </dev/null 2>/dev/null |
+        sed -n '/^-----BEGIN CERTIFICATE-----$/,/^-----END CERTIFICATE-----$/p') || true
+    if [ -n "$shown" ]; then break; fi
+    sleep 1
+done
+[ -n "$shown" ] || {
+    echo 'the gateway shows no certificate' >&2
+    exit 1
+}
+export AWS_PAGER=''
+published=$(aws ssm get-parameter --region "$region" --name "$name" --query Parameter.Value --output text 2>/dev/null) || published=''
+if [ "$published" != "$shown" ]; then
+    aws ssm put-parameter --region "$region" --name "$name" --type String --overwrite --value "$shown" >/dev/null
+fi
