@@ -43,7 +43,14 @@ told_or() {
 error_code() { if [[ $1 =~ \(([A-Za-z0-9.]+)\) ]]; then printf '%s' "${BASH_REMATCH[1]}"; fi; }
 
 # would COMMAND…: what --dry-run leaves out, as one could type it
-would() { printf '  would: %s\n' "$(printf '%q ' "$@")" >&2; }
+would() {
+    local word line=''
+    for word in "$@"; do
+        if [[ ! $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]]; then word=${word@Q}; fi
+        line+=" $word"
+    done
+    printf '  would:%s\n' "$line" >&2
+}
 
 # is_new ID: it is a placeholder of --dry-run; there is nothing to ask about it yet
 is_new() { [[ $1 == '<'* ]]; }
@@ -69,12 +76,16 @@ instance() {
 instance_tag() {
     ask ec2 describe-tags --filters "Name=resource-id,Values=$1" "Name=key,Values=$2" --query 'Tags[0].Value'
 }
-tag_instance() { told_or '' ec2 create-tags --resources "$1" --tags "Key=$2,Value=$3"; }
+tag_instance() {
+    if ! dry && [ "$(instance_tag "$1" "$2")" = "$3" ]; then return 0; fi
+    told_or '' ec2 create-tags --resources "$1" --tags "Key=$2,Value=$3"
+}
 
 # the_instance [STATES]: like instance, and the script ends where there is none
 the_instance() {
     local id
     id=$(instance "${1:-}") || exit
+    if [ -z "$id" ] && dry; then id='<instance>'; fi # an earlier step would have made it
     [ -n "$id" ] || fail "$EXIT_USAGE" "the deployment '${opt[deployment]}' has no instance${1:+ that is $1}" \
         "Start one: riva-000-up.sh --deployment ${opt[deployment]}" "See what there is: riva-100-status.sh"
     printf '%s' "$id"
@@ -83,6 +94,7 @@ the_instance() {
 # account / the_region: who and where we are; asked once, and the script ends in words where nobody is logged in
 account() {
     local out
+    the_region >/dev/null
     out=$(aws sts get-caller-identity --query Account --output text 2>&1) ||
         fail "$EXIT_USAGE" "AWS does not know who you are" "$(tail -n 1 <<<"$out")" \
             "Log in (aws configure, aws sso login), or name a profile: AWS_PROFILE=… ${0##*/}"

@@ -8,15 +8,23 @@
 set -euo pipefail
 
 LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-for _part in say flags aws remote; do
-    # shellcheck disable=SC1090
-    . "$LIB/$_part.sh"
-done
-unset _part
+. "$LIB/say.sh"
+. "$LIB/flags.sh"
+. "$LIB/aws.sh"
+. "$LIB/remote.sh"
 
 # A folder that nobody else reads, gone when the script ends.
 SCRATCH=$(mktemp -d)
-trap 'rm -rf "$SCRATCH"' EXIT
+trap '_end $?' EXIT
+
+# The `aws` command has statuses of its own, which differ between its versions; the callers of a script know only ours.
+_end() {
+    rm -rf "$SCRATCH"
+    case $1 in
+    253) fail "$EXIT_USAGE" "AWS was not asked: see above" "Log in (aws configure, aws sso login), or name a region." ;;
+    252 | 254 | 255) fail "$EXIT_FAILED" "AWS refused: see above" "What was done before is kept: run this again when that is put right." ;;
+    esac
+}
 
 # needs PROGRAM…: the script ends in words where one is not installed
 needs() {

@@ -23,7 +23,7 @@ step() { printf '%s%s%s\n' "$_bold" "$*" "$_plain" >&2; }
 say() { printf '  %s\n' "$*" >&2; }
 
 # made TEXT / kept TEXT: something is there now / was there already
-made() { printf '  %s✓%s %s\n' "$_green" "$_plain" "$*" >&2; }
+made() { dry || printf '  %s✓%s %s\n' "$_green" "$_plain" "$*" >&2; }
 kept() { printf '  %s= %s%s\n' "$_dim" "$*" "$_plain" >&2; }
 
 # warn TEXT: goes on, and somebody should know

@@ -1,0 +1,44 @@
+# shellcheck shell=bash disable=SC2154 # opt: deploy.sh and the scripts
+# The bucket that carries releases: private, encrypted, over TLS only. Sourced after access.sh.
+
+# ensure_bucket NAME ACCOUNT PARTITION
+ensure_bucket() {
+    local name=$1 owner=$2 there wanted
+    # A bucket's name is anybody's to take: one of ours that another account owns must not get our releases.
+    if there=$(look 'NoSuchBucket|NoSuchBucketException' s3api get-bucket-location --bucket "$name" --expected-bucket-owner "$owner"); then
+        if [ -n "$there" ]; then kept "bucket $name"; else create_bucket "$name"; fi
+    else
+        fail "$EXIT_USAGE" "the bucket $name cannot be used: see above" \
+            "It belongs to another account, or these credentials may not see it. Name the deployment differently: --deployment"
+    fi
+    wanted='{"BlockPublicAcls":true,"IgnorePublicAcls":true,"BlockPublicPolicy":true,"RestrictPublicBuckets":true}'
+    bucket_setting "$name" public-access-block NoSuchPublicAccessBlockConfiguration .PublicAccessBlockConfiguration \
+        "$wanted" public-access-block-configuration
+    wanted='{"Rules":[{"ApplyServerSideEncryptionByDefault":{"SSEAlgorithm":"AES256"}}]}'
+    bucket_setting "$name" bucket-encryption ServerSideEncryptionConfigurationNotFoundError \
+        '.ServerSideEncryptionConfiguration | {Rules: [.Rules[] | {ApplyServerSideEncryptionByDefault}]}' \
+        "$wanted" server-side-encryption-configuration
+    wanted=$(jq -cn --arg d "${opt[deployment]}" \
+        '{TagSet: [{Key: "riva:by", Value: "riva-gateway"}, {Key: "riva:deployment", Value: $d}]}')
+    bucket_setting "$name" bucket-tagging NoSuchTagSet '{TagSet: (.TagSet | sort_by(.Key))}' "$wanted" tagging
+    wanted=$(jq -cn --arg arn "arn:$3:s3:::$name" '{Version: "2012-10-17", Statement: [{Sid: "TlsOnly", Effect: "Deny",
+        Principal: "*", Action: "s3:*", Resource: [$arn, $arn + "/*"], Condition: {Bool: {"aws:SecureTransport": "false"}}}]}')
+    bucket_setting "$name" bucket-policy NoSuchBucketPolicy '.Policy | fromjson' "$wanted" policy
+}
+
+create_bucket() {
+    local -a where=()
+    # us-east-1 is S3's home, and the only region that must not be named.
+    if [ "$region" != us-east-1 ]; then where=(--create-bucket-configuration "LocationConstraint=$region"); fi
+    told_or BucketAlreadyOwnedByYou s3api create-bucket --bucket "$1" "${where[@]}"
+    made "bucket $1"
+}
+
+# bucket_setting BUCKET NAME NONE_YET FILTER WANTED FLAG: get-NAME says WANTED, after FILTER; else put-NAME --FLAG WANTED
+bucket_setting() {
+    local there
+    there=$(look "$3|NoSuchBucket" s3api "get-$2" --bucket "$1")
+    if [ -n "$there" ] && same "$(jq -c "$4" <<<"$there")" "$5"; then return 0; fi
+    told_or '' s3api "put-$2" --bucket "$1" "--$6" "$5"
+    made "its $2"
+}

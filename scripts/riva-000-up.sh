@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# From nothing to a gateway that transcribes: all steps in order, each of which can be run by itself, too.
+. "$(dirname "${BASH_SOURCE[0]}")/lib/deploy.sh"
+
+HERE=$(cd "$LIB/.." && pwd)
+STEPS=(010-preflight 020-network 030-secret 040-launch 050-deploy-nim 060-readiness 070-deploy-gateway 080-smoke-test)
+GUARD=150-cost-guard # only where one of its flags is given
+
+about 'Makes a whole deployment, or goes on with one that was broken off.' \
+    'It runs: '"${STEPS[*]}; then $GUARD with one of its flags." \
+    'Each flag goes to the steps that know it. The NGC key is read from stdin, --from-file, or asked for.' \
+    'It says what it costs and asks before anything is made; --yes answers. Done twice, it changes nothing the second time.'
+
+# The flags are those of the steps, read from their --help; but for those that this script has itself, and those that
+# are for going back, not up.
+OWN='deployment region dry-run yes off restart back-to trial'
+declare -A knows=() valued=()
+learn() {
+    local known=" $OWN " name step line
+    for step in "${STEPS[@]}" "$GUARD"; do
+        knows[$step]=' '
+        while IFS= read -r line; do
+            if [[ $line =~ ^\ \ --([a-z0-9-]+)\ ([^\ ]+)\ +(.*)$ ]]; then
+                name=${BASH_REMATCH[1]} valued[$name]=yes
+                if [[ $known != *" $name "* ]]; then flag "$name" "${BASH_REMATCH[2]}" '' "${BASH_REMATCH[3]}"; fi
+            elif [[ $line =~ ^\ \ --([a-z0-9-]+)\ +(.*)$ ]]; then
+                name=${BASH_REMATCH[1]}
+                if [[ $known != *" $name "* ]]; then switch "$name" "${BASH_REMATCH[2]}"; fi
+            else
+                continue
+            fi
+            knows[$step]+="$name "
+            known+="$name "
+        done < <("$HERE/riva-$step.sh" --help)
+    done
+}
+
+# given STEP: the flags for it that were given; sets $flags
+given() {
+    local name value
+    flags=()
+    for name in ${knows[$1]}; do
+        value=${opt[${name//-/_}]:-}
+        if [[ " $OWN " == *" $name "* ]]; then continue; fi
+        if [ -n "${valued[$name]:-}" ] && [ -n "$value" ]; then flags+=("--$name" "$value"); fi
+        if [ -z "${valued[$name]:-}" ] && [ "$value" = yes ]; then flags+=("--$name"); fi
+    done
+}
+
+# run STEP FLAGS…
+run() {
+    local step=$1 status=0 began=$SECONDS
+    shift
+    printf '\n%s── %s%s\n' "$_dim" "$step" "$_plain" >&2
+    "$HERE/riva-$step.sh" "${same[@]}" "$@" >&2 || status=$?
+    if ((status != 0)); then
+        fail "$status" "$step ended with status $status, $(minutes "$SECONDS") after the start" \
+            "What is done is kept. When that is put right, the same command goes on from there:" "$again" \
+            "To take everything away again: riva-190-destroy.sh --deployment ${opt[deployment]}"
+    fi
+    took+=("$(printf '%-20s %s' "$step" "$(minutes $((SECONDS - began)))")")
+}
+
+again="${0##*/}$(printf ' %q' "$@")"
+learn
+parse "$@"
+needs aws jq
+if [ "${opt[yes]}" = no ] && ! dry; then [ -t 0 ] || fail "$EXIT_USAGE" 'this asks before it makes anything, and there is no terminal' "Say --yes to agree beforehand."; fi
+
+region=$(the_region)
+same=(--deployment "${opt[deployment]}" --region "$region")
+if dry; then same+=(--dry-run); fi
+took=()
+given "${STEPS[0]}"
+run "${STEPS[0]}" "${flags[@]}" </dev/null
+confirm "Make the deployment '${opt[deployment]}' in $region?"
+same+=(--yes)
+for step in "${STEPS[@]:1}"; do
+    given "$step"
+    if [ "$step" = 030-secret ]; then run "$step" "${flags[@]}"; else run "$step" "${flags[@]}" </dev/null; fi
+done
+given "$GUARD"
+if [[ " ${flags[*]} " =~ \ --(stop-at|max-hours)\  ]]; then run "$GUARD" "${flags[@]}" </dev/null; fi
+
+printf '\n' >&2
+step "All is done ($(minutes "$SECONDS"))"
+for line in "${took[@]}"; do say "$line"; done
+if dry; then exit 0; fi
+"$HERE/riva-100-status.sh" --deployment "${opt[deployment]}" --region "$region"
+say "Stop it at night: riva-150-cost-guard.sh. Now: riva-120-stop.sh. Take it away: riva-190-destroy.sh"

@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# How a deployment is, in one table.
+. "$(dirname "${BASH_SOURCE[0]}")/lib/deploy.sh"
+. "$LIB/machine.sh"
+. "$LIB/role.sh"
+. "$LIB/guard.sh"
+. "$LIB/inventory.sh"
+
+about 'Shows the machine, its address, recognizer and gateway, what it has cost, and what exists. Changes nothing.'
+switch json 'as JSON, for programs'
+switch quick 'without asking the machine itself'
+parse "$@"
+needs aws jq
+
+account=$(account)
+region=$(the_region)
+
+# agent ID STATE: Online, or what AWS says instead
+agent() {
+    if [ "$2" != running ]; then return 0; fi
+    if agent_online "$1"; then echo Online; else echo "${waiting_for#its agent is }"; fi
+}
+
+# asked: what the machine says of itself, as JSON
+asked() {
+    if [ "${opt[quick]}" = yes ] || [ "$1" != Online ]; then
+        echo '{}'
+        return
+    fi
+    far_instance=$id
+    { far status.sh 60 DEPLOYMENT="${opt[deployment]}" REGION="$region" || warn 'the machine did not answer'; } |
+        jq -Rn '[inputs | capture("^(?<key>[a-z_]+)=(?<value>.*)$")] | from_entries'
+}
+
+# cost JSON: dollars since the last start, about; nothing where it does not run or the price is not known
+cost() {
+    local price
+    price=$(price_of "$(field "$1" InstanceType)")
+    if [ -z "$price" ] || [ "$(field "$1" State.Name)" != running ] || [ "$(field "$1" InstanceLifecycle)" = spot ]; then return 0; fi
+    times "$price" "$(jq -r '((now - (.LaunchTime | sub("\\.[0-9]+"; "") | sub("\\+00:00$"; "Z") | fromdateiso8601)) / 3600)' <<<"$1")"
+}
+
+gather() {
+    local there='{}' agent='' schedule='' inventory
+    id=$(instance)
+    if [ -n "$id" ]; then
+        there=$(describe "$id")
+        agent=$(agent "$id" "$(field "$there" State.Name)")
+        schedule=$(nightly_stop)
+    fi
+    inventory=$(inventory)
+    jq -n --arg deployment "${opt[deployment]}" --arg region "$region" --argjson there "$there" --arg agent "$agent" \
+        --argjson asked "$(asked "$agent")" --arg cost "$(cost "$there")" --arg inventory "$inventory" \
+        --arg schedule "$(if [ -n "$schedule" ]; then scheduled "$schedule"; fi)" '
+        ($there.Tags // [] | from_entries) as $tags |
+        {deployment: $deployment, region: $region, instance: $there.InstanceId, type: $there.InstanceType,
+         zone: $there.Placement.AvailabilityZone, state: $there.State.Name, spot: ($there.InstanceLifecycle == "spot"),
+         address: ($there.PublicIpAddress // $there.PrivateIpAddress), private_address: $there.PrivateIpAddress,
+         started: $there.LaunchTime, agent: $agent, gpu: $asked.gpu,
+         nim: {state: $asked.nim, profile: ($asked.profile // $tags["riva:profile"]), image: ($asked.image // $tags["riva:nim-image"])},
+         gateway: {state: $asked.gateway, version: $asked.version, release: ($asked.release // $tags["riva:gateway-release"])},
+         usd_since_start: ($cost | if . == "" then null else tonumber end),
+         nightly_stop: $schedule, max_hours: $tags["riva:max-hours"],
+         exists: ($inventory | split("\n") | map(select(. != "") | split("\t") | {kind: .[0], id: .[1]}))} |
+        walk(if . == "" then null else . end)'
+}
+
+table_of() {
+    jq -r '
+        def row(name; value): (value | if . == null or . == "" then empty else "\(name)\t\(.)" end);
+        row("deployment"; "\(.deployment) (\(.region))"),
+        row("instance"; if .instance then "\(.instance)  \(.type)\(if .spot then " (spot)" else "" end)  \(.zone)" else "none" end),
+        row("state"; .state), row("address"; if .state == "running" then .address else null end), row("agent"; .agent), row("GPU"; .gpu),
+        row("recognizer"; [.nim.state, .nim.profile, .nim.image] | map(select(.)) | join("  ")),
+        row("gateway"; [.gateway.state, .gateway.version, .gateway.release] | map(select(.)) | join("  ")),
+        row("serves at"; if .gateway.state == "ready" then "https://\(.address):8443" else null end),
+        row("cost"; if .usd_since_start then "about $\(.usd_since_start) since \(.started)" else null end),
+        row("stops"; [.nightly_stop // empty, (.max_hours // empty | "\(.) hours after each start")] | join("; ")),
+        row("exists"; .exists | group_by(.kind) | map("\(length) \(.[0].kind)\(if length > 1 then "s" else "" end)") | join(", ") | if . == "" then "nothing" else . end)'
+}
+
+facts=$(gather)
+if [ "${opt[json]}" = yes ]; then jq . <<<"$facts"; else table_of <<<"$facts" | awk -F '\t' '{ printf "%-12s %s\n", $1, $2 }'; fi
