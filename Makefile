@@ -2,9 +2,11 @@
 #
 # PYTHON=python3.12   the interpreter that .venv is made with (3.11 or newer)
 # ARGS="…"            passed on: make run ARGS="--port 9443", make test ARGS="tests/unit -x"
+# LANES=2             processes that run tests; LANES=0 for one that can be talked to (make test LANES=0 ARGS="… --pdb")
 
 PYTHON ?= python3
 ARGS ?=
+LANES ?= 2
 BIN := .venv/bin
 export PYTHON
 
@@ -32,7 +34,7 @@ test: ## install what the tests need (a browser included) and run them all
 	@scripts/dev/system-packages.sh containers
 	@CHROMIUM="$$(scripts/dev/system-packages.sh browser)" && NODE="$$(scripts/dev/system-packages.sh node)" && \
 		POSTGRES="$$(scripts/dev/system-packages.sh postgres)" && \
-		export CHROMIUM NODE POSTGRES && $(BIN)/python -m pytest $(ARGS)
+		export CHROMIUM NODE POSTGRES && $(BIN)/python -m pytest -n $(LANES) $(ARGS)
 
 check: ## style, types, import directions, shell scripts, secrets, unsafe code, dependencies
 	@scripts/dev/system-packages.sh python

@@ -1,11 +1,17 @@
-"""What every test leaves behind for the next: no logger that writes to a stream that is closed by then."""
+"""Each test has its turn, and leaves no logger to the next that writes to a stream which is closed by then."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import structlog
+
+from lanes import Room, room_of_this_run, together
+
+_ROOM = pytest.StashKey[Room | None]()
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +19,33 @@ def _logs_as_they_were() -> Iterator[None]:
     before = structlog.get_config()
     yield
     structlog.configure(**before)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "alone: measures; no other test runs meanwhile, in any process of this run")
+    config.stash[_ROOM] = room_of_this_run(config.rootpath / ".pytest_cache" / "lanes")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before the limit of the test's time begins
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    room = item.config.stash[_ROOM]
+    with room.entered(alone=item.get_closest_marker("alone") is not None) if room else nullcontext():
+        return (yield)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Files in their order, so that the quick ones are left for the end; each to the process that is free first."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return together(nodeid)
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if room := config.stash.get(_ROOM, None):
+        room.close()

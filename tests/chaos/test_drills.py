@@ -64,6 +64,7 @@ async def _play(wanted: set[Drill]) -> dict[str, Figure | Exception]:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("row", ROWS)
 def test_drill(row: str, figures: dict[str, Figure | Exception]) -> None:

@@ -186,6 +186,7 @@ async def played(row: str, promise: str, load: str, fault: Fault, lasts_s: float
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(400)
 async def test_outages() -> None:
     calls = f"{CLIENTS} callers stay, {NEWCOMERS_PER_S} come each second"

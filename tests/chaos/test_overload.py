@@ -55,6 +55,7 @@ async def full_house(gateway: GatewayProcess, doors: Doors, first: int, knockers
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 async def test_callers_beyond_the_limit() -> None:
     async with StandIn() as upstream, GatewayProcess(upstream.endpoint, MAX_STREAMS=str(PLACES)) as gateway:
@@ -110,6 +111,7 @@ async def keyed(port: int, key: str, frames: int) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 async def test_a_second_key_gets_its_share() -> None:
     """One key's callers hammer at every place; somebody else's single caller still gets in."""
     figure = Figure(
@@ -189,6 +191,7 @@ async def season(adaptive: str) -> Season:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 async def test_it_finds_the_limit_of_a_recognizer_that_only_gets_slower() -> None:
     found, without = await asyncio.gather(season("on"), season("off"))

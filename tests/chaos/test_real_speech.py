@@ -122,6 +122,7 @@ def batches(count: int, step: int, lanes: int) -> list[list[int]]:
     return [indices[n : n + lanes] for n in range(0, len(indices), lanes)]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 async def test_every_chunk_of_real_speech() -> None:

@@ -25,10 +25,11 @@ FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 
 @dataclass(frozen=True)
 class Shell:
-    """A directory of one's own to run commands in."""
+    """A directory of one's own to run commands in; `command` is what `run` runs."""
 
     home: Path
     more: dict[str, str] = field(default_factory=dict)
+    command: Path = COMMAND
 
     @property
     def env(self) -> dict[str, str]:
@@ -43,7 +44,7 @@ class Shell:
     def run(self, *arguments: str | Path, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
         """To its end, through pipes."""
         return subprocess.run(
-            [COMMAND, *map(str, arguments)],
+            [self.command, *map(str, arguments)],
             cwd=self.home,
             env=self.env,
             input=stdin,

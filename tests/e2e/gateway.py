@@ -88,8 +88,15 @@ async def session(
 ) -> AsyncIterator[Session]:
     scheme = "wss" if addresses.tls else "ws"
     url = f"{scheme}://localhost:{addresses.port}{path}"
+    # Where messages may wait unread without a bound, the answer to a close comes through at once.
     async with connect(
-        url, subprotocols=list(subprotocols) or None, close_timeout=2, proxy=None, max_size=2**24, **more
+        url,
+        subprotocols=list(subprotocols) or None,
+        close_timeout=2,
+        max_queue=None,
+        proxy=None,
+        max_size=2**24,
+        **more,
     ) as websocket:
         yield Session(websocket)
 

@@ -167,6 +167,7 @@ async def test_what_the_engine_cannot_take_is_refused_at_the_door(tmp_path: Path
     assert engine.streams == 1
 
 
+@pytest.mark.alone
 async def test_a_flood_is_refused_quickly(tmp_path: Path) -> None:
     # Of 300 who come within a fifth of a second, nearly all are refused within 50 ms, and the stream that runs goes on.
     shell = Shell(tmp_path, {"MAX_STREAMS": "1", "LOG_LEVEL": "warning"})

@@ -139,6 +139,7 @@ async def test_a_tls_handshake_that_stalls_is_cut_off(tmp_path: Path, monkeypatc
             writer.close()
 
 
+@pytest.mark.alone
 async def test_silent_connections_are_let_go_and_slow_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.listener.REQUEST_TIMEOUT_S", 2.0)
     async with running(WordEngine(), tmp_path) as addresses:

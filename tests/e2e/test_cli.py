@@ -20,8 +20,8 @@ MOCK = ("--engine", "mock")
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
+def shell(tmp_path: Path, warm: Path) -> Shell:
+    return Shell(tmp_path, command=warm)
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def words(shell: Shell, tmp_path: Path) -> str:
 # --- transcribe
 
 
-def test_a_pipe_gets_the_words_and_nothing_else(shell: Shell, tmp_path: Path) -> None:
-    done = shell.run("transcribe", sound(tmp_path / "a.wav"), *MOCK)
+def test_a_pipe_gets_the_words_and_nothing_else(tmp_path: Path) -> None:
+    done = Shell(tmp_path).run("transcribe", sound(tmp_path / "a.wav"), *MOCK)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode().endswith("\n")
     assert b"\x1b" not in done.stdout
@@ -204,7 +204,7 @@ def test_configuration_is_judged_first(shell: Shell, tmp_path: Path) -> None:
 # --- serve
 
 
-def test_a_gateway_is_found_through_every_door(shell: Shell, tmp_path: Path, words: str) -> None:
+def test_a_gateway_is_found_through_every_door(shell: Shell, tmp_path: Path, warm: Path, words: str) -> None:
     file = tmp_path / "words.wav"
     with shell.start("serve", "--port", "0", "--grpc-port", "0", *MOCK) as gateway:
         url = wait_for(gateway, r"page, HTTP and WebSocket: (https://localhost:\d+)")[1]
@@ -212,7 +212,7 @@ def test_a_gateway_is_found_through_every_door(shell: Shell, tmp_path: Path, wor
         for server in (url, url.replace("https", "wss"), grpc, f"grpc://{grpc}"):
             done = shell.run("transcribe", file, "--server", server)
             assert (done.returncode, done.stdout.decode(), done.stderr) == (0, words, b""), server
-        stranger = Shell(tmp_path, {"STATE_DIR": str(tmp_path / "elsewhere")})
+        stranger = Shell(tmp_path, {"STATE_DIR": str(tmp_path / "elsewhere")}, warm)
         refused = stranger.run("transcribe", file, "--server", url)
         assert refused.returncode == 2
         assert b"--ca-cert FILE" in refused.stderr
@@ -256,13 +256,13 @@ def test_an_address_of_another_machine_is_one_line(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--grpc-port", "--http-port"])
-def test_the_stand_in_names_the_port_that_is_taken(shell: Shell, flag: str) -> None:
+def test_the_stand_in_names_the_port_that_is_taken(tmp_path: Path, flag: str) -> None:
     other = "--grpc-port" if flag == "--http-port" else "--http-port"
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
         port = held.getsockname()[1]
-        done = shell.run("mock-riva", flag, str(port), other, "0")
+        done = Shell(tmp_path).run("mock-riva", flag, str(port), other, "0")
     assert (done.returncode, done.stdout) == (2, b"")
     assert f":{port}: " in done.stderr.decode()
     assert f"with {flag} or " in done.stderr.decode()
@@ -270,13 +270,13 @@ def test_the_stand_in_names_the_port_that_is_taken(shell: Shell, flag: str) -> N
 
 
 @pytest.mark.parametrize("flag", ["--port", "--grpc-port"])
-def test_a_port_in_use_is_one_line(shell: Shell, flag: str) -> None:
+def test_a_port_in_use_is_one_line(tmp_path: Path, flag: str) -> None:
     other = "--grpc-port" if flag == "--port" else "--port"
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         held.listen()
         port = held.getsockname()[1]
-        done = shell.run("serve", flag, str(port), other, "0", *MOCK)
+        done = Shell(tmp_path).run("serve", flag, str(port), other, "0", *MOCK)
     assert (done.returncode, done.stdout) == (2, b"")
     lines = done.stderr.decode().splitlines()
     assert len(lines) == 1

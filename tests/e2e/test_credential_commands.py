@@ -8,6 +8,7 @@ import re
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +26,8 @@ PATIENCE_S = 10.0
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path, {"TOKEN_SECRET": SECRET})
+def shell(tmp_path: Path, warm: Path) -> Shell:
+    return Shell(tmp_path, {"TOKEN_SECRET": SECRET}, warm)
 
 
 def told(done: subprocess.CompletedProcess[bytes]) -> str:
@@ -35,7 +36,7 @@ def told(done: subprocess.CompletedProcess[bytes]) -> str:
 
 async def test_a_key_lives_from_its_making_to_its_revocation(shell: Shell, tmp_path: Path) -> None:
     async def run(*arguments: str, key: str = "") -> subprocess.CompletedProcess[bytes]:
-        with_key = Shell(shell.home, shell.more | ({"ASR_API_KEY": key} if key else {}))
+        with_key = replace(shell, more=shell.more | ({"ASR_API_KEY": key} if key else {}))
         return await asyncio.to_thread(with_key.run, *arguments)
 
     made, again = await asyncio.gather(
@@ -124,7 +125,7 @@ def test_what_is_wrong_is_one_line(shell: Shell) -> None:
 
 @pytest.mark.parametrize("server", ["http://gateway.example:8080", "grpc://gateway.example:50052"])
 def test_a_key_never_travels_in_plain_text(shell: Shell, server: str) -> None:
-    done = Shell(shell.home, {"ASR_API_KEY": "rgw_canary"}).run("models", "--server", server)
+    done = replace(shell, more={"ASR_API_KEY": "rgw_canary"}).run("models", "--server", server)
     assert done.returncode == 2
     assert "ASR_API_KEY" in told(done)
     assert "unencrypted" in told(done)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shell(home: Path) -> Shell:
-    return Shell(home)
+def shell(home: Path, warm: Path) -> Shell:
+    return Shell(home, command=warm)
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +81,15 @@ def results(shell: Shell, home: Path) -> dict[str, str]:
         files = ("--json", f"{name}.json", "--html", f"{name}.html", "--label", f"build={name}")
         done = shell.run("golden", "--set", "set", "--mock-plan", f"{name}.plan.json", *QUICK, *files)
         assert done.returncode == 0, done.stderr
-        assert done.stderr.decode().splitlines() == [f"wrote {name}.json", f"wrote {name}.html"]
+        assert said(done) == [f"wrote {name}.json", f"wrote {name}.html"]
         told[name] = done.stdout.decode()
     return told
+
+
+def said(done: subprocess.CompletedProcess[bytes]) -> list[str]:
+    """Its lines on stderr, but for the remark that the machine was busy: with other tests, maybe."""
+    lines = done.stderr.decode().splitlines()
+    return [line for line in lines if not line.endswith("latencies are partly its own")]
 
 
 def row(table: str, name: str) -> str:
@@ -123,13 +130,13 @@ def test_a_missed_limit_is_said_in_words_and_is_status_1(shell: Shell, results: 
         "profile strict: 1 of 1 limit missed, 1 not measured",
     ]
     done = shell.run("golden", "report", "right.json", *flags)
-    assert (done.returncode, done.stderr) == (0, b"wrote again.html\n")
+    assert (done.returncode, said(done)) == (0, ["wrote again.html"])
     assert done.stdout.decode().splitlines()[-1] == "profile strict: 1 limit kept, 1 not measured"
 
 
 def test_a_run_can_be_made_the_guard_of_later_ones(shell: Shell, results: dict[str, str], home: Path) -> None:
     done = shell.run("golden", "report", "right.json", "--write-profile", "guard.toml", "--quiet")
-    assert (done.returncode, done.stderr) == (0, b"wrote guard.toml\n")
+    assert (done.returncode, said(done)) == (0, ["wrote guard.toml"])
     assert (home / "guard.toml").read_text().startswith("# Regression guard")
     for name, status, verdict in (("right", 0, "kept"), ("wrong", 1, "missed")):
         done = shell.run("golden", "report", f"{name}.json", "--profile", "guard.toml", "--quiet")
@@ -139,7 +146,7 @@ def test_a_run_can_be_made_the_guard_of_later_ones(shell: Shell, results: dict[s
     done = shell.run(
         "golden", "--set", "set", "--mock-plan", "wrong.plan.json", *QUICK, "--quiet", "--write-profile", "lax.toml"
     )
-    assert (done.returncode, done.stderr) == (0, b"wrote lax.toml\n")
+    assert (done.returncode, said(done)) == (0, ["wrote lax.toml"])
     done = shell.run("golden", "report", "wrong.json", "--profile", "lax.toml", "--quiet")
     assert done.returncode == 0, done.stdout
 

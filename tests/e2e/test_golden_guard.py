@@ -64,6 +64,7 @@ async def test_a_word_where_nobody_speaks_is_noticed(words: GoldenRun) -> None:
     assert ("false_finals", "*") in missed(judge(replace(words, clips=clips), load_profile("local")))
 
 
+@pytest.mark.alone
 async def test_they_come_as_soon_as_they_did() -> None:
     heard = only(load_set(GOLDEN), ("clean", "fast", "digits", "names"))
     result = await run(sampled(heard, IN_REAL_TIME, seed=1), RunPlan(pace="realtime", concurrency=2))

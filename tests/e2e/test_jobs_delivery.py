@@ -87,6 +87,7 @@ async def test_no_spelling_of_this_machine_gets_through(host: str) -> None:
         assert hook.requests == []
 
 
+@pytest.mark.alone
 async def test_a_name_server_that_never_answers_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     answer = threading.Event()
 

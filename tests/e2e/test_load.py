@@ -33,8 +33,8 @@ word_ms = 280
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
+def shell(tmp_path: Path, warm: Path) -> Shell:
+    return Shell(tmp_path, command=warm)
 
 
 @pytest.fixture

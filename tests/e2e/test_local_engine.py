@@ -162,6 +162,7 @@ async def test_options_are_honoured(engine):
     assert len(finals(events)) == 1
 
 
+@pytest.mark.alone
 async def test_the_loop_is_not_blocked_and_both_workers_work():
     engine = LocalEngine(LocalConfig(workers=2))
     try:

@@ -174,6 +174,7 @@ def assert_quiet(seen: Visit) -> None:
     seen.assert_clean()
 
 
+@pytest.mark.alone
 async def test_real_speech_through_the_microphone(tmp_path: Path) -> None:
     clip = speech.clip("two_sentences")
     # People press Start before they speak; the fake microphone plays from the moment it is opened.

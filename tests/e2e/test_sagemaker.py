@@ -295,6 +295,7 @@ class Mute(WordEngine):
         raise AssertionError("never")
 
 
+@pytest.mark.alone
 async def test_ping_answers_at_once_whatever_the_recognizer_does(tmp_path: Path) -> None:
     async with running(Mute(), tmp_path) as addresses, client_of(addresses.port) as client:
         await client.get("/healthz")
@@ -334,6 +335,7 @@ async def test_the_port_is_open_at_once_and_ping_follows_the_nim(tmp_path: Path)
                 assert answer.headers[ATTRIBUTES_HEADER] == "transport=http"
 
 
+@pytest.mark.alone
 async def test_connections_are_accepted_and_pings_answered_under_load(tmp_path: Path) -> None:
     with container(tmp_path, None, ASR_ENGINE="mock") as (_, port):
         async with client_of(port) as client:

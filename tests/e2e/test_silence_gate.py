@@ -289,6 +289,7 @@ async def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.M
     assert caught.value.param == "ASR_SILENCE_GATE"
 
 
+@pytest.mark.alone
 async def test_a_frame_is_judged_by_one_thread_in_little_time() -> None:
     # The package alone takes four threads, and six times as much work, for each frame.
     code = """

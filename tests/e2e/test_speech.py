@@ -141,6 +141,7 @@ Way = Callable[[Addresses, bytes], Awaitable[Heard]]
 WAYS: list[Way] = [native, end_dialect, riva_grpc, library_over_riva, library_over_gateway, library_alone]
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_speech_becomes_words(way: Way, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ async def test_a_stream_is_seen_and_a_dead_recognizer_too(browser: Browser, tmp_
         page = seen.page
         await words(page, "Serving", "serving")
         await expect(page.locator("#faces")).to_have_text("Nobody speaks now")
-        async with session(addresses, max_queue=None) as client:
+        async with session(addresses) as client:
             await speak(client)
             await expect(page.locator("#in-use")).to_have_text("1")
             await expect(page.locator("#limit")).to_have_text("of 4 in use")
@@ -172,7 +172,7 @@ async def test_without_javascript_it_says_so(browser: Browser, tmp_path: Path) -
 
 async def test_the_document_tells_of_no_client_and_no_address(tmp_path: Path) -> None:
     async with MockRivaServer(PLAN) as server, gateway(tmp_path, server, max_streams=7) as addresses:
-        async with session(addresses, max_queue=None) as client:
+        async with session(addresses) as client:
             await speak(client)
             told = await status(addresses)
             assert told["streams"] == {"in_use": 1, "limit": 7, "by_face": {"native": 1}}

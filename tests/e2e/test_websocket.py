@@ -235,6 +235,7 @@ async def test_an_alias_and_the_policy_of_the_operator_hold_in_the_native_protoc
             assert (await talk.message())["code"] == "unsupported"
 
 
+@pytest.mark.alone
 async def test_a_large_message_of_compressed_sound_lets_others_have_their_turn(tmp_path: Path) -> None:
     samples = np.frombuffer(sound.noise(16_000 * 120), "<i2") // 50
     recording = sound.encoded(samples, 16_000, "libopus", "ogg")

@@ -334,6 +334,7 @@ def test_clips_whose_own_sender_was_late_are_told() -> None:
     assert [one.id for one in late_clips(GoldenRun(info, clips))] == ["late", "quick"]
 
 
+@pytest.mark.alone
 async def test_the_embedded_recognizer_at_the_pace_of_speech() -> None:
     clips = a_set(*(_fixture(name) for name in ("greeting", "brother")))
     async with RivaASRClient(engine="local") as client:

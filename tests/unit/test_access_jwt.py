@@ -252,6 +252,7 @@ def test_a_bad_token_is_refused_in_the_same_words(kind: str) -> None:
     assert (error.code, error.message, error.retry_after_ms) == (Code.UNAUTHORIZED, WRONG, None)
 
 
+@pytest.mark.alone
 def test_refusals_take_about_as_long() -> None:
     """Where a signature is looked at, what else is wrong cannot be told by the clock."""
     issuer = Issuer()
