@@ -69,7 +69,7 @@ def test_the_key_is_in_memory_for_root_and_nowhere_else(cloud: Cloud, far: Far) 
     )
     assert f"NGC_API_KEY={KEY}\n" in far.text("/run/riva/ngc.env")
     assert cloud.where_is(KEY) == []
-    assert far.run("test -e /root/.docker").status == 1  # docker keeps a login there if it may
+    assert far.run("test -e ~root/.docker").status == 1  # docker keeps a login there if it may
     logins = [words for words in far.argv if words[:2] == ["docker", "login"]]
     assert logins == [["docker", "login", "nvcr.io", "--username", "$oauthtoken", "--password-stdin"]]
 
