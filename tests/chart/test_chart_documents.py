@@ -18,7 +18,10 @@ from server.settings import ServerSettings
 from .chart import CHART, EXAMPLES, LEAST, ROOT, env, notes, pod, rendered, values_of, with_least
 
 VERSIONS = ("1.29", "1.32", "1.37")
-CUSTOM = {"Certificate", "ScaledObject", "ServiceMonitor", "PodMonitor", "PrometheusRule", "HTTPRoute", "GRPCRoute"}
+CUSTOM = {
+    *("Certificate", "ScaledObject", "ServiceMonitor", "PodMonitor", "PrometheusRule"),
+    *("HTTPRoute", "GRPCRoute", "GCPBackendPolicy", "HealthCheckPolicy"),
+}
 examples = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 
 
@@ -165,10 +168,10 @@ def test_probes_ask_the_gateway_over_what_it_speaks() -> None:
 @pytest.mark.parametrize(
     ("values", "grpc"),
     [
-        ({}, "grpc"),
-        ({"tls": {"mode": "none"}}, "grpc"),
+        ({}, "kubernetes.io/h2c"),
+        ({"tls": {"mode": "none"}}, "kubernetes.io/h2c"),
         ({"tls": {"mode": "secret", "secret": "own"}}, "https"),
-        ({"tls": {"mode": "secret", "secret": "own"}, "settings": {"GRPC_TLS": "off"}}, "grpc"),
+        ({"tls": {"mode": "secret", "secret": "own"}, "settings": {"GRPC_TLS": "off"}}, "kubernetes.io/h2c"),
         ({"settings": {"GRPC_TLS": True}}, "https"),
     ],
 )
@@ -241,10 +244,12 @@ def test_an_aws_load_balancer_is_one_for_both_and_asks_each_for_its_health() -> 
 
 
 def test_routes_of_the_gateway_api() -> None:
-    wanted = {"enabled": True, "parentRefs": [{"name": "edge"}], "grpcHostnames": ["grpc.example.com"]}
-    of = rendered(with_least(gatewayApi=wanted))
+    hosts = {"hostnames": ["speech.example.com"], "grpcHostnames": ["grpc.example.com"]}
+    of = rendered(with_least(gatewayApi={"enabled": True, "parentRefs": [{"name": "edge"}], **hosts}))
     assert of["HTTPRoute/riva-gateway"]["spec"]["rules"][0]["timeouts"] == {"request": "0s"}
-    assert of["GRPCRoute/riva-gateway"]["spec"]["rules"][0]["backendRefs"] == [{"name": "riva-gateway", "port": 50052}]
+    assert of["GRPCRoute/riva-gateway-grpc"]["spec"]["rules"][0]["backendRefs"] == [
+        {"name": "riva-gateway", "port": 50052}
+    ]
 
 
 def _ports(rules: list[dict[str, Any]]) -> set[Any]:
@@ -253,7 +258,7 @@ def _ports(rules: list[dict[str, Any]]) -> set[Any]:
 
 def test_the_network_is_open_where_it_must_be_and_nowhere_else() -> None:
     least = rendered(LEAST)["NetworkPolicy/riva-gateway"]["spec"]
-    assert _ports(least["egress"]) == {53, 50051}
+    assert _ports(least["egress"]) == {53, 5353, 50051}
     assert least["ingress"] == [
         {
             "from": [{"podSelector": {}}],
@@ -261,7 +266,7 @@ def test_the_network_is_open_where_it_must_be_and_nowhere_else() -> None:
         }
     ]
     full = documents("production")["NetworkPolicy/riva-gateway"]["spec"]
-    assert _ports(full["egress"]) == {53, 50051, 5432, 4318, 443}
+    assert _ports(full["egress"]) == {53, 5353, 50051, 5432, 4318, 443}
     database = next(rule for rule in full["egress"] if rule["ports"][0]["port"] == 5432)
     assert database["to"][0]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "databases"}
     metadata = next(rule for rule in full["egress"] if rule["ports"][0]["port"] == 443)["to"][0]["ipBlock"]
@@ -345,7 +350,9 @@ def test_the_notes_name_what_there_is(path: Path) -> None:
     assert "deployment/riva-gateway" in said
     assert f"port-forward service/riva-gateway 8443:{of['Service/riva-gateway']['spec']['ports'][0]['port']}" in said
     assert ("Nobody is asked for a key" in said) == (env(values).get("AUTH") == "off")
-    assert ("is plain text" in said) == (of["Service/riva-gateway"]["spec"]["ports"][1]["appProtocol"] == "grpc")
+    assert ("is plain text" in said) == (
+        of["Service/riva-gateway"]["spec"]["ports"][1]["appProtocol"] == "kubernetes.io/h2c"
+    )
 
 
 def test_a_packaged_chart_has_its_files(tmp_path: Path) -> None:

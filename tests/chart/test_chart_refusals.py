@@ -56,6 +56,34 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         "grpc.enabled",
     ),
     ("no gateway", with_least(gatewayApi={"enabled": True}), "gatewayApi.parentRefs"),
+    *(
+        (
+            f"both routes for one name: {http}",
+            with_least(
+                gatewayApi={
+                    "enabled": True,
+                    "parentRefs": [{"name": "edge"}],
+                    "hostnames": http,
+                    "grpcHostnames": [grpc],
+                }
+            ),
+            "gatewayApi.grpcHostnames",
+        )
+        for http, grpc in (([], "g.a.b"), (["w.a.b", "g.a.b"], "g.a.b"), (["*.a.b"], "g.a.b"), (["w.a.b"], "*.a.b"))
+    ),
+    (
+        "prometheus has no certificate",
+        with_least(
+            tls={
+                "mode": "secret",
+                "secret": "own",
+                "clientCA": {"secret": "ca"},
+                "probeCertificate": {"secret": "probe"},
+            },
+            monitoring={"scrape": {"enabled": True}},
+        ),
+        "monitoring.scrape.clientCertificate",
+    ),
     ("a setting as a variable", with_least(extraEnv=[{"name": "MAX_STREAMS", "value": "5"}]), "settings"),
     ("an unknown one", with_least(extraEnv=[{"name": "RIVA_ENDPIONTS", "value": "x"}]), "RIVA_ENDPIONTS"),
     (

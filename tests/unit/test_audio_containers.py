@@ -145,6 +145,7 @@ def test_tracks_without_an_end_are_not_remembered() -> None:
         (WEBM.replace(b"A_OPUS", b"A_MPEG"), Code.UNSUPPORTED, "A_MPEG"),
         (patched(b"OpusHead\x01\x01", b"OpusHead\x01\x63"), Code.BAD_AUDIO, "Opus header"),
     ],
+    ids=["short ogg", "short webm", "no webm", "no codec", "another codec", "bad header"],
 )
 def test_what_cannot_be_decoded_gets_a_clear_answer(data: bytes, code: Code, words: str) -> None:
     with pytest.raises(ASRError, match=words) as caught:

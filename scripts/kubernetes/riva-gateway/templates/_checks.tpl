@@ -47,6 +47,9 @@
 {{- if and $v.tls.clientCA.secret (not (include "gateway.secure" .)) -}}
 {{- fail "tls.clientCA without TLS asks nobody. Choose another tls.mode, or leave it out." -}}
 {{- end -}}
+{{- if and $v.tls.clientCA.secret $v.monitoring.scrape.enabled (not $v.monitoring.scrape.clientCertificate.secret) -}}
+{{- fail "tls.clientCA asks everybody for a certificate, Prometheus too: name a Secret with its own in monitoring.scrape.clientCertificate.secret." -}}
+{{- end -}}
 {{- if and $v.autoscaling.hpa.enabled $v.autoscaling.keda.enabled -}}
 {{- fail "autoscaling.hpa and autoscaling.keda would both set the number of gateways. Enable one." -}}
 {{- end -}}
@@ -86,6 +89,13 @@
 {{- end -}}
 {{- if and $v.gatewayApi.enabled (not $v.gatewayApi.parentRefs) -}}
 {{- fail "gatewayApi.enabled: name your Gateway in gatewayApi.parentRefs." -}}
+{{- end -}}
+{{- range $grpc := ternary $v.gatewayApi.grpcHostnames list $v.gatewayApi.enabled -}}
+{{- range $http := default (list "") $v.gatewayApi.hostnames -}}
+{{- if or (not $http) (eq $http $grpc) (and (hasPrefix "*." $http) (hasSuffix (trimPrefix "*" $http) $grpc)) (and (hasPrefix "*." $grpc) (hasSuffix (trimPrefix "*" $grpc) $http)) -}}
+{{- fail (printf "gatewayApi.grpcHostnames: %s is among gatewayApi.hostnames, too (or those are empty, which means all). A Gateway accepts one of the two routes: give each its own names." $grpc) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -26,6 +26,26 @@ true
 {{- end -}}
 {{- end -}}
 
+{{/* What the Service says of its ports: names of Kubernetes (KEP-3726) and IANA, or those that GKE's load balancers read. */}}
+{{- define "gateway.gke" -}}
+{{- if and .Values.gatewayApi.enabled (eq .Values.gatewayApi.controller "gke") -}}true{{- end -}}
+{{- end -}}
+
+{{- define "gateway.httpProtocol" -}}
+{{- $name := ternary "https" "http" (eq (include "gateway.secure" .) "true") -}}
+{{- if include "gateway.gke" . -}}{{- upper $name -}}{{- else -}}{{- $name -}}{{- end -}}
+{{- end -}}
+
+{{- define "gateway.grpcProtocol" -}}
+{{- if not (include "gateway.grpcSecure" .) -}}
+kubernetes.io/h2c
+{{- else if include "gateway.gke" . -}}
+HTTP2
+{{- else -}}
+https
+{{- end -}}
+{{- end -}}
+
 {{- define "gateway.tlsSecret" -}}
 {{- .Values.tls.secret | default (printf "%s-tls" (include "gateway.fullname" .)) -}}
 {{- end -}}
