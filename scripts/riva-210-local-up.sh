@@ -47,6 +47,7 @@ keep_key() {
     read_key "${opt[from_file]}"
     (
         umask 077
+        mkdir -p "$SECRETS"
         printf 'NGC_API_KEY=%s\n' "$key" >"$NGC_ENV.new"
     )
     if cmp --silent "$NGC_ENV.new" "$NGC_ENV"; then
@@ -108,6 +109,10 @@ is_healthy() {
 
 # is_ready: the gateway takes streams
 is_ready() {
+    if has_own_certificate; then # which is for another name than that of this machine's own ports
+        is_healthy gateway
+        return
+    fi
     waiting_for='it takes no streams yet'
     gateway=$(address 8443 2>/dev/null) || return
     web /readyz --fail --output /dev/null 2>/dev/null

@@ -77,6 +77,10 @@ if dry; then
     say "would send ${opt[file]}, and change nothing"
     exit 0
 fi
+if has_own_certificate; then
+    fail "$EXIT_USAGE" "the gateway shows a certificate of yours (TLS_CERT), and this test knows only the gateway's own" \
+        "Try it as a client does: riva-gateway transcribe --server https://NAME:8443 ${opt[file]}"
+fi
 gateway=$(address 8443) prometheus=$(address 9090 prometheus)
 in_gateway cat /run/secrets/first-app-key >"$SCRATCH/key" </dev/null ||
     fail "$EXIT_UNAVAILABLE" 'the gateway does not run' 'Start it: riva-210-local-up.sh'

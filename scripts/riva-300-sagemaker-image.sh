@@ -17,6 +17,9 @@ flag builder-image IMAGE '' 'the base that the gateway is built on; unset: Debia
 flag uv-image IMAGE '' 'the image that has uv; unset: the public one'
 parse "$@"
 needs aws jq docker sha256sum
+set +x # a trace would show the key
+NGC_KEY=${NGC_API_KEY:-}
+unset NGC_API_KEY # no program that this starts needs it
 
 ROOT=$(cd "$LIB/../.." && pwd)
 
@@ -61,6 +64,22 @@ digest() {
         --image-ids "$which" | jq -r '.imageDetails[0].imageDigest // empty'
 }
 
+# private_logins: docker would keep the keys that it is given in the person's folder, readable, for good. Here they go
+# with the script; the person's own settings and logins are read, and stay as they are.
+private_logins() {
+    local theirs=${DOCKER_CONFIG:-${HOME:-/nonexistent}/.docker} name config='{}'
+    mkdir -m 700 "$SCRATCH/docker"
+    for name in buildx cli-plugins contexts; do
+        if [ -e "$theirs/$name" ]; then ln -s "$(realpath "$theirs/$name")" "$SCRATCH/docker/$name"; fi
+    done
+    if [ -r "$theirs/config.json" ]; then config=$(<"$theirs/config.json"); fi
+    # A store (a keychain) is asked for what it has, and given nothing new.
+    (umask 077 && jq --arg registry "$registry" --arg given "${NGC_KEY:+yes}" '.credsStore as $store | del(.credsStore, .credHelpers[$registry]) |
+        if $given != "" then del(.credHelpers["nvcr.io"]) elif $store then .credHelpers["nvcr.io"] //= $store else . end' \
+        <<<"$config" >"$SCRATCH/docker/config.json")
+    export DOCKER_CONFIG=$SCRATCH/docker
+}
+
 log_in() {
     if dry; then return 0; fi
     aws ecr get-login-password | docker login --username AWS --password-stdin "$registry" >/dev/null ||
@@ -69,11 +88,13 @@ log_in() {
 
 build() {
     local -a more=()
+    docker buildx version >/dev/null 2>&1 ||
+        fail "$EXIT_USAGE" "docker has no 'buildx', which builds the image" "Install the plugin docker-buildx-plugin (Docker's packages) or docker-buildx (Ubuntu's)."
     if [ -n "${opt[builder_image]}" ]; then more+=(--build-arg "BUILDER_IMAGE=${opt[builder_image]}"); fi
     if [ -n "${opt[uv_image]}" ]; then more+=(--build-arg "UV_IMAGE=${opt[uv_image]}"); fi
-    if [ -n "${NGC_API_KEY:-}" ] && [[ $base == nvcr.io/* ]] && ! dry; then
+    if [ -n "$NGC_KEY" ] && [[ $base == nvcr.io/* ]] && ! dry; then
         # shellcheck disable=SC2016 # the user's name
-        printf '%s' "$NGC_API_KEY" | docker login --username '$oauthtoken' --password-stdin nvcr.io >/dev/null ||
+        printf '%s' "$NGC_KEY" | docker login --username '$oauthtoken' --password-stdin nvcr.io >/dev/null ||
             fail "$EXIT_USAGE" "nvcr.io refuses the key in NGC_API_KEY"
     fi
     work docker build --platform linux/amd64 --provenance=false --file "$ROOT/scripts/sagemaker/Dockerfile" \
@@ -98,6 +119,8 @@ work() {
 }
 
 sm_names
+check_repository
+if ! dry; then private_logins; fi
 if [[ ${opt[image]} == "$registry/$repository"[:@]* ]]; then
     step 'Image'
     found=$(digest "${opt[image]#"$registry/$repository"}")

@@ -11,6 +11,7 @@ about 'Makes the role that SageMaker runs the container with, or puts right what
 flag from-file FILE '' 'a file that holds the NGC key'
 switch async 'also a bucket for recordings and results, for riva-320-sagemaker-deploy.sh --async'
 flag topic ARN '' 'with --async: an SNS topic that is told when a result is there or has failed'
+flag image-of NAME '' 'another deployment whose image the endpoint runs too; unset: its own alone'
 parse "$@"
 needs aws jq
 
@@ -23,15 +24,17 @@ sagemaker_trust() {
 
 sagemaker_policy() {
     jq -cn --arg at "arn:$partition" --arg place "$region:$account" --arg secret "$secret" --arg repository "$repository" \
-        --arg logs "$log_group" --arg bucket "$bucket" --arg async "$1" --arg topic "${opt[topic]}" '
+        --arg logs "$log_group" --arg bucket "$bucket" --arg async "$1" --arg other "$2" --arg topic "${opt[topic]}" '
         def may(what; whereon): {Effect: "Allow", Action: what, Resource: whereon};
         {Version: "2012-10-17", Statement: ([
             may("secretsmanager:GetSecretValue"; "\($at):secretsmanager:\($place):secret:\($secret)-??????"),
             may("ecr:GetAuthorizationToken"; "*"),
             may(["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"];
-                "\($at):ecr:\($place):repository/\($repository)"),
+                [$repository, $other | select(. != "") | "\($at):ecr:\($place):repository/\(.)"]),
+            (may("cloudwatch:PutMetricData"; "*") # how busy its processor, its memory and its GPU are
+                + {Condition: {StringLike: {"cloudwatch:namespace": ["AWS/SageMaker", "/aws/sagemaker/*"]}}}),
             may(["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"];
-                "\($at):logs:\($place):log-group:\($logs)*")]
+                ["\($at):logs:\($place):log-group:\($logs)", "\($at):logs:\($place):log-group:\($logs):*"])]
             + if $async == "yes" then [
                 may("s3:GetObject"; "\($at):s3:::\($bucket)/sagemaker/in/*"),
                 may(["s3:AbortMultipartUpload", "s3:PutObject"];
@@ -42,11 +45,15 @@ sagemaker_policy() {
 }
 
 ensure_sagemaker_role() {
-    local there policy wanted async=${opt[async]}
-    # A role that may use the bucket goes on to: an endpoint may be using it.
+    local there policy wanted async=${opt[async]} other=${opt[image_of]:+riva-${opt[image_of]}}
+    # A role that may use the bucket, or another deployment's image, goes on to: an endpoint may be using it.
     policy=$(look NoSuchEntity iam get-role-policy --role-name "$role" --policy-name endpoint)
     if jq -e 'tostring | contains("/sagemaker/in/")' >/dev/null <<<"${policy:-{\}}"; then async=yes; fi
-    wanted=$(sagemaker_policy "$async")
+    if [ -z "$other" ]; then
+        other=$(jq -r --arg own "/$repository" '[.. | strings | select(contains(":repository/") and (endswith($own) | not))][0] // empty
+            | split("/")[1]' <<<"${policy:-{\}}")
+    fi
+    wanted=$(sagemaker_policy "$async" "$other")
     there=$(look NoSuchEntity iam get-role --role-name "$role")
     if [ -z "$there" ]; then
         # shellcheck disable=SC2046 # words

@@ -7,7 +7,7 @@
 
 about 'Makes the endpoint or changes it, and sends it one recording. Prints its name.' \
     'Where the new version does not come up or does not recognize, the former one is put back (exit status 4).' \
-    'While it changes, both versions run and cost. Take it down: riva-390-sagemaker-destroy.sh' \
+    'While it changes, both versions run and cost. Take it down: riva-390-sagemaker-destroy.sh.' \
     "--ami: the driver of SageMaker's usual images is too old (470 on ml.g5); a NIM wants 535 or newer, and this has 580."
 flag image IMAGE '' 'the image with its digest; unset: the newest in the repository of this deployment'
 flag profile NAME rnnt 'which models the NIM loads: a name of lib/nim-profiles.tsv'
@@ -72,17 +72,17 @@ image() {
 # environment: what the container is told, as JSON. A model's environment can be read by whoever may describe it: a
 # secret is named in it and never given.
 environment() {
-    local pair more='{}'
+    local pair extra='{}'
     for pair in ${opt[env]//,/ }; do
         [[ $pair =~ ^[A-Z][A-Z0-9_]*=.+$ ]] || fail "$EXIT_USAGE" "--env has a part that is not KEY=value" "Write KEY=value,KEY=value."
         if [[ ${pair%%=*} =~ (KEY|SECRET|TOKEN|PASSWORD|METADATA|HEADERS|DATABASE_URL)$ && ${pair#*=} != aws-sm:* ]]; then
             fail "$EXIT_USAGE" "--env ${pair%%=*}: a secret does not belong into a model's environment" \
                 "Put it into Secrets Manager, let the role read it, and write ${pair%%=*}=aws-sm:ID."
         fi
-        more=$(jq -c --arg key "${pair%%=*}" --arg value "${pair#*=}" '.[$key] = $value' <<<"$more")
+        extra=$(jq -c --arg key "${pair%%=*}" --arg value "${pair#*=}" '.[$key] = $value' <<<"$extra")
     done
     jq -cSn --arg secret "aws-sm:$secret" --arg selector "${opt[selector]:-$(selector)}" --arg region "$region" \
-        --arg ms "$(((10#${opt[start_timeout]} - 60) * 1000))" --arg async "${opt[async]}" --argjson more "$more" '
+        --arg ms "$(((10#${opt[start_timeout]} - 60) * 1000))" --arg async "${opt[async]}" --argjson more "$extra" '
         {NGC_API_KEY: $secret, NIM_TAGS_SELECTOR: $selector, NIM_START_TIMEOUT_MS: $ms, AWS_DEFAULT_REGION: $region}
         + if $async == "yes" then {SAGEMAKER_MAX_BYTES: "1073741824", SAGEMAKER_TIMEOUT_MS: "3540000", MAX_AUDIO_MS: "43200000"}
           else {} end + $more'
@@ -147,8 +147,9 @@ ensure_config() {
 
 # settle: waits until no change is under way
 settle() {
-    wait_until "$((10#${opt[start_timeout]} + 1800))" "the endpoint $endpoint" endpoint_settled ||
-        fail "$EXIT_UNAVAILABLE" "the endpoint $endpoint has not settled" "Look: riva-340-sagemaker-status.sh. Then run this again."
+    if wait_until "$((10#${opt[start_timeout]} + 1800))" "the endpoint $endpoint" endpoint_settled; then return 0; fi
+    resume_scaling || warn "it does not scale any more: say --max-instances again"
+    fail "$EXIT_UNAVAILABLE" "the endpoint $endpoint has not settled" "Look: riva-340-sagemaker-status.sh. Then run this again."
 }
 
 # serves CONFIG: the endpoint serves with that configuration
@@ -167,7 +168,7 @@ create() {
     settle
     if ! serves "$config"; then
         why=$(why_not)
-        told_or '' sagemaker delete-endpoint --endpoint-name "$endpoint"
+        remove_endpoint
         case $why in
         *[Cc]apacity*) fail "$EXIT_UNAVAILABLE" "AWS has no ${opt[type]} now" "$why" "Run this again later, or take another: --type ml.g5.2xlarge" ;;
         esac
@@ -177,11 +178,20 @@ create() {
     if ! smoked; then fail "$EXIT_FAILED" "the endpoint runs and does not recognize" "$(log_hint)" "It costs: riva-390-sagemaker-destroy.sh takes it down."; fi
 }
 
+# go_over TO: the endpoint changes to that configuration, and has settled; load that is there keeps its instances
+go_over() {
+    local -a keep=()
+    if is_scaled_out "$1"; then keep=(--retain-all-variant-properties); fi
+    if told_or '' sagemaker update-endpoint --endpoint-name "$endpoint" --endpoint-config-name "$1" "${keep[@]}"; then settle; fi
+}
+
 # change TO: from the configuration $former; goes back where that fails
 change() {
     confirm "Change $endpoint? While it changes both versions run, at about \$$(price "${opt[type]}") an hour and instance."
-    if told_or '' sagemaker update-endpoint --endpoint-name "$endpoint" --endpoint-config-name "$1"; then settle; fi
+    rest_scaling "$former" "$1"
+    go_over "$1"
     if serves "$1" && smoked; then
+        resume_scaling
         told_or '' sagemaker add-tags --resource-arn "$(endpoint_arn)" --tags "Key=riva:config-before,Value=$former"
         made "endpoint $endpoint with $1; before: $former"
         return
@@ -194,9 +204,9 @@ change() {
 go_back() {
     step "Going back to $former"
     if ! serves "$former"; then # SageMaker may have gone back by itself
-        told_or '' sagemaker update-endpoint --endpoint-name "$endpoint" --endpoint-config-name "$former"
-        settle
+        go_over "$former"
     fi
+    resume_scaling
     serves "$former" || fail "$EXIT_FAILED" "the endpoint could not be put back" "$(why_not)" "$(log_hint)"
     prune
     fail "$EXIT_ROLLED_BACK" "the new version failed; $former serves again" "$(log_hint)"
@@ -242,6 +252,7 @@ roll_back() {
 
 sm_names
 check_flags
+check_endpoint
 if [ "${opt[rollback]}" = yes ]; then
     roll_back
     printf '%s\n' "$endpoint"
@@ -264,7 +275,7 @@ if [[ $(jq -r '.EndpointStatus // "none"' <<<"$before") =~ ing$ ]]; then
 fi
 former=$(jq -r '.EndpointConfigName // empty' <<<"$before")
 if [ "$(jq -r '.EndpointStatus // empty' <<<"$before")" = Failed ]; then
-    told_or '' sagemaker delete-endpoint --endpoint-name "$endpoint"
+    remove_endpoint
     former=''
 fi
 if [ -z "$former" ]; then

@@ -50,7 +50,7 @@ media_type() {
 
 # invoke [ATTRIBUTES]: $body as $type
 invoke() {
-    local -a call=(sagemaker-runtime invoke-endpoint --endpoint-name "$endpoint" --content-type "$type")
+    local -a call=(sagemaker-runtime invoke-endpoint --endpoint-name "$endpoint" --content-type "$type" --cli-read-timeout "$CALL_LIMIT_S")
     if [ -n "${1:-}" ]; then call+=(--custom-attributes "$1"); fi
     call+=(--body "fileb://$body")
     (($(stat --format %s "$body") <= MOST_BYTES)) ||
@@ -70,7 +70,8 @@ invoke_async() {
     fi
     print_call s3 cp "$clip" "s3://$bucket/sagemaker/in/example"
     print_call sagemaker-runtime invoke-endpoint-async --endpoint-name "$endpoint" --content-type "$(media_type)" \
-        --custom-attributes "$attributes" --input-location "s3://$bucket/sagemaker/in/example"
+        --custom-attributes "$attributes" --invocation-timeout-seconds "$ASYNC_LIMIT_S" \
+        --input-location "s3://$bucket/sagemaker/in/example"
     if dry; then return 0; fi
     call_async "$clip" "$(media_type)" "$SCRATCH/answer.json" --custom-attributes "$attributes" ||
         fail "$EXIT_UNAVAILABLE" "no result came" "Look: riva-340-sagemaker-status.sh"

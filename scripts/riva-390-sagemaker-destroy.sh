@@ -14,12 +14,10 @@ needs aws jq
 delete_endpoint() {
     no_scaling
     if [ -n "$(the_endpoint)" ]; then
-        told_or ValidationException sagemaker delete-endpoint --endpoint-name "$endpoint"
-        wait_until 900 "the end of $endpoint" endpoint_gone || fail "$EXIT_UNAVAILABLE" "$endpoint is still being deleted" "Run this again."
+        remove_endpoint
         made "endpoint $endpoint is gone"
     fi
 }
-endpoint_gone() { [ -z "$(the_endpoint)" ]; }
 
 delete_versions() {
     local name
@@ -33,9 +31,12 @@ delete_versions() {
     done
 }
 
+bucket_is_there() {
+    [ -n "$(look 'NoSuchBucket|404' s3api get-bucket-location --bucket "$bucket" --expected-bucket-owner "$account")" ] && bucket_is_ours "$bucket"
+}
 delete_bucket() {
     local page
-    if [ -z "$(look 'NoSuchBucket|404' s3api get-bucket-location --bucket "$bucket" --expected-bucket-owner "$account")" ]; then return 0; fi
+    if ! bucket_is_there; then return 0; fi
     told_or NoSuchBucket s3 rm "s3://$bucket" --recursive
     page=$(look NoSuchBucket s3api list-multipart-uploads --bucket "$bucket" | jq -r '.Uploads[]? | [.Key, .UploadId] | @tsv')
     while IFS=$'\t' read -r key id; do
@@ -54,8 +55,7 @@ delete_image() {
 delete_role() {
     local there
     there=$(look NoSuchEntity iam get-role --role-name "$role")
-    if [ -z "$there" ]; then return 0; fi
-    check_role "$role" "$there"
+    if [ -z "$there" ] || ! is_ours "$(jq -c '.Role.Tags // []' <<<"$there")"; then return 0; fi # it may be another region's
     told_or NoSuchEntity iam delete-role-policy --role-name "$role" --policy-name endpoint
     told_or NoSuchEntity iam delete-role --role-name "$role"
     made "role $role is gone"
@@ -65,8 +65,13 @@ delete_secret() {
     local machine
     if [ -z "$(look ResourceNotFoundException secretsmanager describe-secret --secret-id "$secret")" ]; then return 0; fi
     machine=$(instance)
+    if [ -z "$machine" ]; then machine=$(ask ec2 describe-security-groups --filters "$(mine)" --query 'SecurityGroups[0].GroupId'); fi
     if [ -n "$machine" ]; then
-        kept "secret $secret: the machine $machine needs it (riva-190-destroy.sh)"
+        kept "secret $secret: the deployment on EC2 ($machine) needs it (riva-190-destroy.sh)"
+        return 0
+    fi
+    if ! is_ours "$(look ResourceNotFoundException secretsmanager describe-secret --secret-id "$secret" | jq -c '.Tags // []')"; then
+        kept "secret $secret: these scripts did not make it"
         return 0
     fi
     told_or ResourceNotFoundException secretsmanager delete-secret --secret-id "$secret" --force-delete-without-recovery
@@ -79,21 +84,22 @@ delete_log() {
 
 # left: what is still there, by tag and by name, a line each
 left() {
-    local kinds='sagemaker ecr:repository cloudwatch:alarm' name
+    local kinds='sagemaker ecr:repository cloudwatch:alarm' name there
     if [ "${opt[keep_image]}" = yes ]; then kinds='sagemaker cloudwatch:alarm'; fi
     # shellcheck disable=SC2086 # words
     aws resourcegroupstaggingapi get-resources --tag-filters "Key=riva:deployment,Values=${opt[deployment]}" \
         --resource-type-filters $kinds --output json | jq -r '.ResourceTagMappingList[].ResourceARN'
     if [ -n "$(the_endpoint)" ]; then echo "endpoint $endpoint"; fi
     for name in $(ours endpoint-configs) $(ours models); do echo "$name"; done
-    if [ -n "$(look 'NoSuchBucket|404' s3api get-bucket-location --bucket "$bucket" --expected-bucket-owner "$account")" ]; then echo "bucket $bucket"; fi
+    if bucket_is_there; then echo "bucket $bucket"; fi
     if [ "${opt[keep_image]}" = no ]; then
-        if [ -n "$(look NoSuchEntity iam get-role --role-name "$role")" ]; then echo "role $role"; fi
+        there=$(look NoSuchEntity iam get-role --role-name "$role")
+        if [ -n "$there" ] && is_ours "$(jq -c '.Role.Tags // []' <<<"$there")"; then echo "role $role"; fi
         if [ -n "$(look RepositoryNotFoundException ecr describe-repositories --repository-names "$repository")" ]; then echo "repository $repository"; fi
     fi
 }
 
-# nothing_left: for wait_until; tags are forgotten some seconds after the thing that had them
+# nothing_left: for wait_until; tags are forgotten seconds, at times minutes, after the thing that had them
 nothing_left() {
     rest=$(left)
     waiting_for="still there: $(tr '\n' ' ' <<<"$rest")"
@@ -101,6 +107,8 @@ nothing_left() {
 }
 
 sm_names
+check_endpoint
+check_repository
 rest=''
 confirm "Delete everything of '${opt[deployment]}' on SageMaker in $region?"
 step "SageMaker ($region)"
@@ -113,5 +121,5 @@ if [ "${opt[keep_image]}" = no ]; then
     delete_role
     delete_secret
 fi
-wait_until 120 'the last traces' nothing_left || fail "$EXIT_FAILED" 'something is left' "$rest" 'Run this again; then look in the console.'
+wait_until 600 'the last traces' nothing_left || fail "$EXIT_FAILED" 'something is left' "$rest" 'Run this again; then look in the console.'
 made 'nothing is left'

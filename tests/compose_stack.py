@@ -72,6 +72,10 @@ def mounts(service: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
     """Each volume's source and target, and whether it can only be read."""
     found = []
     for entry in service.get("volumes", []):
+        if isinstance(entry, dict):
+            assert (entry["type"], entry["bind"]) == ("bind", {"create_host_path": False})
+            found.append((entry["source"], entry["target"], entry["read_only"]))
+            continue
         source, target, *mode = entry.split(":")
         found.append((source, target, mode == ["ro"]))
     return found

@@ -42,6 +42,7 @@ class Faults:
 
     docker_is_down: bool = False
     no_compose: bool = False
+    no_buildx: bool = False
     compose_version: str = "2.39.1"
     runtimes: tuple[str, ...] = ("io.containerd.runc.v2", "nvidia", "runc")
     gpu: str = "NVIDIA L4, 560.35.03, 23034, 8.9"
@@ -50,10 +51,15 @@ class Faults:
     nim: str = "running healthy 0"
     up_fails: bool = False
     no_prometheus: bool = False
+    certificate: str = ""
 
 
 class Refused(Exception):
     """A program that ends with status 1 and this line."""
+
+
+class Silent(Exception):
+    """A program that ends with status 0, an empty line and this complaint, as `docker info --format` does."""
 
 
 @dataclass
@@ -105,8 +111,12 @@ class Machine:
                 if self.faults.no_compose:
                     raise Refused("docker: 'compose' is not a docker command.")
                 return self.faults.compose_version.encode()
-            case ["compose", "--project-directory", project, "--file", file, *rest]:
-                assert (Path(project), Path(file)) == (ROOT, ROOT / "compose.yaml")
+            case ["buildx", "version"]:
+                if self.faults.no_buildx:
+                    raise Refused("docker: 'buildx' is not a docker command.")
+                return b"github.com/docker/buildx v0.26.1\n"
+            case ["compose", "--project-directory", project, *rest]:
+                assert Path(project) == ROOT
                 return self._compose(rest, env, given)
             case ["info", "--format", what]:
                 return self._info(what)
@@ -151,7 +161,7 @@ class Machine:
 
     def _info(self, what: str) -> bytes:
         if self.faults.docker_is_down:
-            raise Refused("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.")
+            raise Silent("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.")
         told = {
             "{{.ServerVersion}}": "28.2.2",
             "{{.DockerRootDir}}": str(self.folder / "docker" / "not-seen-from-here"),
@@ -169,7 +179,9 @@ class Machine:
             case ["ps", "--all", "--format", "table {{.Service}}\\t{{.Status}}\\t{{.Image}}"]:
                 return b"SERVICE   STATUS         IMAGE\ngateway   Up 3 minutes   riva-gateway:laptop\n"
             case ["config", "--format", "json"]:
-                return json.dumps({"services": _published(document(env)["services"])}).encode()
+                services = _published(document(env)["services"])
+                services["gateway"]["environment"] = {"TLS_CERT": self.faults.certificate}
+                return json.dumps({"services": services}).encode()
             case ["port", service, port] if self.stack:
                 published = _published(self.stack.services)[service]["ports"]
                 found = next(each for each in published if each["target"] == int(port))
@@ -271,6 +283,7 @@ def machine(folder: Path, commands: Path) -> Iterator[Machine]:
     secrets.mkdir()
     env = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(folder), "LANG": "C.UTF-8", "NO_COLOR": "1"}
     env |= {"DEPLOY_SECRETS": str(secrets), "DEPLOY_POLL_S": "0.2", "DEPLOY_LEAST_GB": "0"}
+    env["DEPLOY_ENV_FILE"] = str(folder / ".env")
     env |= {name: str(free_port()) for name in PORTS}
     place = Machine(folder, env, commands)
 
@@ -282,6 +295,8 @@ def machine(folder: Path, commands: Path) -> Iterator[Machine]:
                 told = [0, place.answer(name, words, environment, base64.b64decode(given)), ""]
             except Refused as refused:
                 told = [1, b"", f"{refused}\n"]
+            except Silent as silent:
+                told = [0, b"\n", f"{silent}\n"]
             except Exception as error:  # told to the script, whose test then shows it
                 told = [70, b"", f"the stand-in failed: {error!r}\n"]
             self.wfile.write(json.dumps([told[0], base64.b64encode(told[1]).decode(), told[2]]).encode())

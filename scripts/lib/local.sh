@@ -3,6 +3,25 @@
 . "$LIB/machine.sh"
 
 ROOT=$(cd "$LIB/../.." && pwd)
+
+# env_file FILE: what it sets of the stack is set here, too, as docker compose does; the environment wins
+env_file() {
+    local line name value
+    [ -r "$1" ] || return 0
+    while IFS= read -r line || [ -n "$line" ]; do
+        [[ $line =~ ^[[:space:]]*(export[[:space:]]+)?(DEPLOY_[A-Z_]+)=(.*)$ ]] || continue
+        name=${BASH_REMATCH[2]} value=${BASH_REMATCH[3]}
+        if [[ $value =~ ^\"([^\"]*)\" || $value =~ ^\'([^\']*)\' ]]; then
+            value=${BASH_REMATCH[1]}
+        else
+            value=${value%%[[:space:]]#*}
+            value=${value%"${value##*[![:space:]]}"}
+        fi
+        if [ -z "${!name+set}" ]; then export "$name=$value"; fi
+    done <"$1"
+}
+env_file "${DEPLOY_ENV_FILE:-$ROOT/.env}"
+
 SECRETS=${DEPLOY_SECRETS:-$ROOT/scripts/compose/secrets}
 if [[ $SECRETS != /* ]]; then SECRETS=$ROOT/$SECRETS; fi # relative to compose.yaml, as docker compose reads it
 NGC_ENV=$SECRETS/ngc.env                                 # NGC_API_KEY=…, for the container of the NIM
@@ -18,26 +37,30 @@ local_flags() {
 
 with_gpu() { [ "${opt[no_gpu]:-no}" = no ]; }
 
-# compose ARGUMENTS…: docker compose for this deployment, the NIM included
+# compose ARGUMENTS…: docker compose for this deployment, the NIM included; it finds compose.yaml, and a
+# compose.override.yaml beside it
 compose() {
     DEPLOY_NAME=${opt[deployment]} COMPOSE_PROFILES=${profiles-nim} \
-        docker compose --project-directory "$ROOT" --file "$ROOT/compose.yaml" "$@" </dev/null
+        docker compose --project-directory "$ROOT" "$@" </dev/null
 }
 
 # in_gateway PROGRAM…: runs it in the gateway's container; stdin is passed on
 in_gateway() {
     DEPLOY_NAME=${opt[deployment]} COMPOSE_PROFILES=nim \
-        docker compose --project-directory "$ROOT" --file "$ROOT/compose.yaml" exec -T gateway "$@"
+        docker compose --project-directory "$ROOT" exec -T gateway "$@"
 }
 
 # need_docker: docker and its compose are there and answer, or the script ends in words
 need_docker() {
     needs docker jq curl
-    docker info --format '{{.ServerVersion}}' >"$SCRATCH/docker" 2>"$SCRATCH/docker.err" ||
+    docker info --format '{{.ServerVersion}}' >"$SCRATCH/docker" 2>"$SCRATCH/docker.err" || true
+    [ -n "$(<"$SCRATCH/docker")" ] || # its status is 0 even where nobody answers
         fail "$EXIT_USAGE" "docker does not answer" "$(tail -n 1 "$SCRATCH/docker.err")" \
             "Start it (systemctl start docker), or let this user use it (usermod --append --groups docker \"\$USER\")."
     docker compose version --short >"$SCRATCH/compose" 2>/dev/null ||
         fail "$EXIT_USAGE" "docker has no 'compose'" "Install the plugin docker-compose-plugin (Docker's packages) or docker-compose-v2 (Ubuntu's)."
+    docker buildx version >/dev/null 2>&1 ||
+        fail "$EXIT_USAGE" "docker has no 'buildx', which builds the image" "Install the plugin docker-buildx-plugin (Docker's packages) or docker-buildx (Ubuntu's)."
 }
 
 # container SERVICE: the id of its container, or nothing
@@ -67,6 +90,11 @@ web() {
         in_gateway cat /var/lib/riva-gateway/tls/localhost.crt >"$SCRATCH/gateway.crt" </dev/null 2>/dev/null || return
     fi
     curl --silent --show-error --max-time 60 --cacert "$SCRATCH/gateway.crt" "$@" "https://$gateway$path"
+}
+
+# has_own_certificate: the gateway shows one that it was given (TLS_CERT), in .env or in compose.override.yaml
+has_own_certificate() {
+    compose config --format json 2>/dev/null | jq -e '.services.gateway.environment.TLS_CERT // "" | . != ""' >/dev/null
 }
 
 # at_least VERSION LEAST: both in numbers and points

@@ -17,6 +17,51 @@ no_scaling() {
     made 'no more scaling'
 }
 
+# machine_of CONFIG: its machine type
+machine_of() {
+    ask sagemaker describe-endpoint-config --endpoint-config-name "$1" --query 'ProductionVariants[0].InstanceType'
+}
+
+# rest_scaling FROM TO: SageMaker refuses to change the machine type of a variant whose number something else may change
+rest_scaling() {
+    local bounds
+    if dry; then return 0; fi
+    bounds=$(scalable)
+    if [ -z "$bounds" ] || [ "$(machine_of "$1")" = "$(machine_of "$2")" ]; then return 0; fi
+    aws application-autoscaling describe-scaling-policies --service-namespace sagemaker --resource-id "$scaled" --output json |
+        jq -c --argjson bounds "$bounds" '{least: $bounds.MinCapacity, most: $bounds.MaxCapacity,
+            tracking: ([.ScalingPolicies[].TargetTrackingScalingPolicyConfiguration // empty][0])}' >"$SCRATCH/scaling"
+    told_or ObjectNotFoundException application-autoscaling deregister-scalable-target "${SCALABLE[@]}" --resource-id "$scaled"
+    made 'scaling rests meanwhile: the machine type changes'
+}
+
+# resume_scaling: as it was before rest_scaling
+resume_scaling() {
+    local least most tracking
+    [ -s "$SCRATCH/scaling" ] || return 0
+    IFS=$'\t' read -r least most tracking < <(jq -r '[.least, .most, (.tracking | tojson)] | join("\t")' "$SCRATCH/scaling")
+    told_or '' application-autoscaling register-scalable-target "${SCALABLE[@]}" --resource-id "$scaled" \
+        --min-capacity "$least" --max-capacity "$most"
+    if [ "$tracking" != null ]; then put_tracking "$tracking"; fi
+    if ((least == 0)); then wake_up; fi
+    rm "$SCRATCH/scaling"
+    made "$least to $most instances, as before"
+}
+
+put_tracking() {
+    told_or '' application-autoscaling put-scaling-policy "${SCALABLE[@]}" --resource-id "$scaled" --policy-name "$endpoint" \
+        --policy-type TargetTrackingScaling --target-tracking-scaling-policy-configuration "$1"
+}
+
+# is_scaled_out CONFIG: there are more instances than a new beginning with that configuration would have
+is_scaled_out() {
+    local now least
+    if dry || [ -z "$(scalable)" ]; then return 1; fi
+    now=$(the_endpoint | jq -r '.ProductionVariants[0].DesiredInstanceCount // 0')
+    least=$(ask sagemaker describe-endpoint-config --endpoint-config-name "$1" --query 'ProductionVariants[0].InitialInstanceCount')
+    ((now > least))
+}
+
 # scale: what --max-instances and --auto-stop ask for; unsaid, what there is stays
 scale() {
     local least=$((10#${opt[instances]})) most=$((10#${opt[max_instances]:-0})) there
@@ -38,8 +83,7 @@ scale() {
             --min-capacity "$least" --max-capacity "$most"
         made "$least to $most instances"
     fi
-    told_or '' application-autoscaling put-scaling-policy "${SCALABLE[@]}" --resource-id "$scaled" --policy-name "$endpoint" \
-        --policy-type TargetTrackingScaling --target-tracking-scaling-policy-configuration "$(tracking)"
+    put_tracking "$(tracking)"
     if ((least == 0)); then wake_up; fi
 }
 

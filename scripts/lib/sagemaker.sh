@@ -4,6 +4,8 @@
 # Models and configurations are named by what is in them: the same wish gives the same name, and nothing is made twice.
 
 SM_AMI=al2023-ami-sagemaker-inference-gpu-4-1
+CALL_LIMIT_S=70    # SageMaker answers within 60 s; `aws` would give up in that same second, and call again
+ASYNC_LIMIT_S=3600 # SageMaker's most; unsaid, it gives up a recording after 15 minutes
 CLIP=$LIB/../../tests/fixtures/greeting.wav
 
 # sm_names: sets what the things of this deployment are called
@@ -24,6 +26,21 @@ sm_names() {
     registry=${DEPLOY_REGISTRY:-$registry}
 }
 
+# check_endpoint / check_repository: one of that name that these scripts did not make is left alone
+check_endpoint() {
+    if [ -n "$(the_endpoint)" ] && [ "$(endpoint_tag riva:deployment)" != "${opt[deployment]}" ]; then
+        fail "$EXIT_USAGE" "there is an endpoint $endpoint that these scripts did not make" "Name the deployment differently: --deployment"
+    fi
+}
+check_repository() {
+    local arn tags
+    arn=$(look RepositoryNotFoundException ecr describe-repositories --repository-names "$repository" | jq -r '.repositories[0].repositoryArn // empty')
+    if [ -z "$arn" ]; then return 0; fi
+    tags=$(look RepositoryNotFoundException ecr list-tags-for-resource --resource-arn "$arn")
+    is_ours "$(jq -c '.tags // []' <<<"$tags")" ||
+        fail "$EXIT_USAGE" "there is a repository $repository that these scripts did not make" "Name the deployment differently: --deployment"
+}
+
 # content TEXT: twelve characters that stand for it
 content() { sha256sum <<<"$1" | cut -c 1-12; }
 
@@ -37,6 +54,13 @@ endpoint_settled() {
     waiting_for="it is $status"
     case $status in Creating | Updating | SystemUpdating | RollingBack | Deleting) return 1 ;; esac
 }
+
+# remove_endpoint: it is gone afterwards, and its name is free
+remove_endpoint() {
+    told_or ValidationException sagemaker delete-endpoint --endpoint-name "$endpoint"
+    wait_until 900 "the end of $endpoint" endpoint_gone || fail "$EXIT_UNAVAILABLE" "$endpoint is still being deleted" "Run this again."
+}
+endpoint_gone() { [ -z "$(the_endpoint)" ]; }
 
 # endpoint_tag KEY: the value of a tag of the endpoint's, or nothing
 endpoint_tag() {
@@ -98,7 +122,7 @@ smoke() {
         call_async "$SCRATCH/clip.json" application/json "$out" || return 1
     else
         aws sagemaker-runtime invoke-endpoint --endpoint-name "$endpoint" --content-type application/json \
-            --body "fileb://$SCRATCH/clip.json" "$out" >/dev/null || return 1
+            --cli-read-timeout "$CALL_LIMIT_S" --body "fileb://$SCRATCH/clip.json" "$out" >/dev/null || return 1
     fi
     if ! answered "$out"; then
         warn "the answer is no transcript: $(head -c 300 "$out" | tr -d '\n')"
@@ -118,9 +142,9 @@ call_async() {
     local file=$1 type=$2 out=$3 key places
     key=sagemaker/in/$(date -u +%Y%m%dT%H%M%S)-$RANDOM
     shift 3
-    aws s3api put-object --bucket "$bucket" --key "$key" --content-type "$type" --body "$file" >/dev/null || return
+    aws s3api put-object --bucket "$bucket" --expected-bucket-owner "$account" --key "$key" --content-type "$type" --body "$file" >/dev/null || return
     places=$(aws sagemaker-runtime invoke-endpoint-async --endpoint-name "$endpoint" --content-type "$type" \
-        --input-location "s3://$bucket/$key" "$@" --output json) || return
+        --invocation-timeout-seconds "$ASYNC_LIMIT_S" --input-location "s3://$bucket/$key" "$@" --output json) || return
     wait_until "${DEPLOY_ASYNC_S:-600}" 'the result in S3' async_done "$places" "$out" || return
     if [ -e "$out.failed" ]; then
         warn "SageMaker could not do it: $(head -c 500 "$out.failed")"

@@ -14,6 +14,7 @@ import moto.sagemaker.models as models
 import moto.sagemaker.responses as responses
 import moto.sagemakerruntime.models as runtime_models
 import moto.sagemakerruntime.responses as runtime
+from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.core.responses import ActionResult
 from moto.s3.models import s3_backends
 from moto.sagemaker.exceptions import ValidationError
@@ -95,6 +96,7 @@ def _changes() -> None:
     backend: Any = models.SageMakerModelBackend
     create = backend.create_endpoint
     describe = backend.describe_endpoint
+    delete = backend.delete_endpoint
 
     def create_endpoint(self: Any, **kw: Any) -> Any:
         endpoint = create(self, **kw)
@@ -109,11 +111,25 @@ def _changes() -> None:
             raise ValidationError(message=f"Could not find endpoint {name!r} or its configuration {wanted!r}.")
         if endpoint.endpoint_status != "InService":
             raise ValidationError(message=f"Cannot update in-progress endpoint {name!r}.")
+        types = {_type(backend, one) for one in (endpoint.endpoint_config_name, wanted)}
+        if len(types) > 1 and _scales(backend, name):
+            raise ValidationError(message="The variant primary must be deregistered as a scalable target.")
         _begin(endpoint, "Updating", "InService", wanted)
         return ActionResult({"EndpointArn": endpoint.arn})
 
+    def delete_endpoint(self: Any, endpoint_name: str) -> None:
+        endpoint = self.endpoints.get(endpoint_name)
+        if endpoint is None:
+            return delete(self, endpoint_name)
+        endpoint.endpoint_status, endpoint.looks_left = "Deleting", 1
+        return None
+
     def describe_endpoint(self: Any, endpoint_name: str) -> Any:
         endpoint = self.endpoints.get(endpoint_name)
+        if endpoint is not None and endpoint.endpoint_status == "Deleting":
+            endpoint.looks_left -= 1
+            if endpoint.looks_left < 0:
+                delete(self, endpoint_name)
         if endpoint is not None and endpoint.endpoint_status in ("Creating", "Updating"):
             endpoint.looks_left -= 1
             if endpoint.looks_left < 0:
@@ -122,7 +138,17 @@ def _changes() -> None:
 
     backend.create_endpoint = create_endpoint
     backend.describe_endpoint = describe_endpoint
+    backend.delete_endpoint = delete_endpoint
     responses.SageMakerResponse.update_endpoint = update_endpoint
+
+
+def _type(backend: Any, config: str) -> str:
+    return str(backend.endpoint_configs[config].production_variants[0]["InstanceType"])
+
+
+def _scales(backend: Any, name: str) -> bool:
+    scaling = applicationautoscaling_backends[backend.account_id][backend.region_name]
+    return any(f"endpoint/{name}/variant/primary" in each for each in scaling.targets.values())
 
 
 def _begin(endpoint: Any, status: str, failed: str, config: str) -> None:

@@ -96,6 +96,7 @@ def test_without_a_gpu_none_is_looked_for(place: Machine) -> None:
     [
         (Faults(docker_is_down=True), "docker does not answer"),
         (Faults(no_compose=True), "docker has no 'compose'"),
+        (Faults(no_buildx=True), "docker has no 'buildx'"),
         (Faults(compose_version="2.20.3"), "docker compose is 2.20.3, and 2.24 or newer is needed"),
         (Faults(gpu=""), "this machine shows no NVIDIA GPU 0"),
         (Faults(gpu="NVIDIA L4, 525.147.05, 23034, 8.9"), "the driver is 525.147.05, and 535 or newer is needed"),
@@ -136,6 +137,21 @@ def test_the_classic_riva_is_not_for_here(place: Machine) -> None:
     ended(done, 2, "for the scripts on AWS alone")
 
 
+def test_what_the_env_file_says_holds_for_the_scripts_too(place: Machine, tmp_path: Path) -> None:
+    lines = tmp_path / "env"
+    lines.write_text(
+        "DEPLOY_NAME='other' # ours\n#DEPLOY_GPU=7\nexport DEPLOY_LEAST_GB=999998  # much\nLOG_FORMAT=text\n"
+    )
+    kept = {key: value for key, value in place.env.items() if key != "DEPLOY_LEAST_GB"}
+    place.env, before = kept, place.env
+    try:
+        ended(place.run(STATUS, DEPLOY_ENV_FILE=str(lines)), 3, "nothing of 'other' is here")
+        ended(place.run(STATUS, DEPLOY_ENV_FILE=str(lines), DEPLOY_NAME="third"), 3, "nothing of 'third' is here")
+        ended(place.run(PREFLIGHT, "--no-gpu", DEPLOY_ENV_FILE=str(lines)), 2, "999998 GB are needed")
+    finally:
+        place.env = before
+
+
 # --- up, and what comes after
 
 
@@ -171,6 +187,12 @@ def test_a_laptop_from_nothing_to_nothing(place: Machine) -> None:
     ended(place.run(DOWN), 0, "containers and networks are gone")
     assert place.rows[1:] == []
     ended(place.run(DOWN), 0)
+
+
+def test_a_certificate_of_ones_own_is_not_taken_for_the_gateway_s(place: Machine) -> None:
+    place.faults.certificate = "/tls/fullchain.pem"
+    ended(place.run(UP, "--no-gpu"), 0, "first key")
+    ended(place.run(SMOKE), 2, "a certificate of yours (TLS_CERT)", "transcribe --server")
 
 
 def test_with_a_gpu_the_words_come_from_the_nim(place: Machine) -> None:
@@ -229,7 +251,7 @@ def test_an_image_that_is_not_there(place: Machine) -> None:
 def test_a_nim_that_is_never_ready(place: Machine) -> None:
     place.faults.nim = "running starting 0"
     done = place.run(UP, "--yes", "--from-file", key_file(place), DEPLOY_NIM_LIMIT_S="1")
-    ended(done, 3, "the NIM is not ready within 1 seconds", "it is running, starting", "Run this again")
+    ended(done, 3, "the NIM is not ready within 1 second", "it is running, starting", "Run this again")
 
 
 @pytest.mark.parametrize("state", ["exited - 0", "restarting unhealthy 3"])

@@ -157,6 +157,13 @@ def test_rights_are_given_where_they_are_needed_and_no_secret_is_kept() -> None:
         assert not re.search(r"AWS_(SECRET_)?ACCESS_KEY|aws_secret|rgw_|nvapi-|AKIA", text)
 
 
+def test_production_is_entered_from_the_main_branch_and_tests_run_as_root() -> None:
+    jobs = github()["jobs"]
+    assert jobs["production"]["if"].endswith("&& github.ref_name == github.event.repository.default_branch")
+    for step in jobs["test"]["steps"][1:]:  # they make namespaces, which GitHub's user may not
+        assert all(line.startswith("sudo ") for line in step["run"].splitlines()), step["name"]
+
+
 def test_the_steps_are_those_of_the_plan() -> None:
     offered = github()["on"]["workflow_dispatch"]["inputs"]["stage"]["options"]
     variables = [job["variables"] for name, job in gitlab().items() if name not in RESERVED]

@@ -21,7 +21,7 @@ def operator(cloud: Cloud, tmp_path: Path) -> Operator:
 def test_an_image_is_built_once_for_what_is_in_it(operator: Operator) -> None:
     address = operator.ok("image", "--yes", NGC_API_KEY=KEY)
     assert address.startswith(f"123456789012.dkr.ecr.us-east-2.amazonaws.com/riva-{NAME}@sha256:")
-    (build,) = [line for line in operator.docker if line.startswith("docker build")]
+    (build,) = [line for line in operator.docker if line.startswith("docker build ")]
     assert "NIM_IMAGE=nvcr.io/nim/nvidia/parakeet-1-1b-rnnt-multilingual:1.5.0" in build
     (found,) = operator.cloud.client("ecr").describe_repositories()["repositories"]
     assert found["imageTagMutability"] == "IMMUTABLE"
@@ -39,7 +39,7 @@ def test_an_image_is_built_once_for_what_is_in_it(operator: Operator) -> None:
     assert (
         "docker pull --platform linux/amd64 public.ecr.aws/nvidia/nim:parakeet-1-1b-ctc-en-us-1.5.0" in operator.docker
     )
-    assert len([line for line in operator.docker if line.startswith("docker build")]) == 1
+    assert len([line for line in operator.docker if line.startswith("docker build ")]) == 1
     assert operator.leaks() == []
 
 
@@ -59,14 +59,46 @@ def test_recordings_from_s3_and_no_instance_while_nothing_waits(operator: Operat
     assert alarm["MetricName"] == "HasBacklogWithoutCapacity"
     role = operator.cloud.client("iam").get_role_policy(RoleName=f"riva-{NAME}-sagemaker", PolicyName="endpoint")
     everything = [one for one in role["PolicyDocument"]["Statement"] if one["Resource"] == "*"]
-    assert [one["Action"] for one in everything] == ["ecr:GetAuthorizationToken"]
+    assert [one["Action"] for one in everything] == ["ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"]
+    assert everything[1]["Condition"]["StringLike"]["cloudwatch:namespace"] == ["AWS/SageMaker", "/aws/sagemaker/*"]
 
-    assert json.loads(operator.ok("invoke", "async"))["predictions"]
+    said = operator.run("invoke", "async")
+    assert json.loads(said.out)["predictions"]
+    assert "--invocation-timeout-seconds 3600" in said.err  # SageMaker's own is 15 minutes
+    assert "s3://" in said.err
+
+    # another machine type, which SageMaker refuses to a variant that scales: it scales as before afterwards
+    operator.ok("deploy", "--yes", "--async", "--image", image, "--type", "ml.g5.2xlarge")
+    assert operator.config()["ProductionVariants"][0]["InstanceType"] == "ml.g5.2xlarge"
+    (bounds,) = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    assert (bounds["MinCapacity"], bounds["MaxCapacity"]) == (0, 3)
+    again = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    assert sorted(one["PolicyName"] for one in again) == [ENDPOINT, f"{ENDPOINT}-wake"]
+    kept = "TargetTrackingScalingPolicyConfiguration"
+    assert [one[kept] for one in again if kept in one] == [one[kept] for one in policies if kept in one]
+    (alarm,) = operator.cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    assert alarm["AlarmActions"] == [one["PolicyARN"] for one in again if one["PolicyName"].endswith("-wake")]
     assert "asynchronous" in operator.ok("status", "--log", "0")
     operator.ok("destroy", "--yes")
     assert operator.cloud.leftovers(NAME) == []
     assert scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"] == []
     assert operator.leaks() == []
+
+
+def test_a_role_may_fetch_the_image_of_another_deployment(operator: Operator) -> None:
+    def repositories() -> list[str]:
+        role = operator.cloud.client("iam").get_role_policy(RoleName=f"riva-{NAME}-sagemaker", PolicyName="endpoint")
+        (fetch,) = [one for one in role["PolicyDocument"]["Statement"] if "ecr:BatchGetImage" in one["Action"]]
+        return [arn.rpartition("/")[2] for arn in fetch["Resource"]]
+
+    operator.ok("role", "--yes")
+    assert repositories() == [f"riva-{NAME}"]
+    operator.ok("role", "--yes", "--image-of", "other")
+    assert repositories() == [f"riva-{NAME}", "riva-other"]
+    before = operator.changes()
+    operator.ok("role", "--yes")
+    assert repositories() == [f"riva-{NAME}", "riva-other"]
+    assert operator.changes() == before
 
 
 def test_each_route_says_the_command_that_does_it(operator: Operator, tmp_path: Path) -> None:
@@ -122,7 +154,13 @@ def test_what_fails_is_told_and_leaves_nothing_that_costs(operator: Operator) ->
     assert (ran.status, "Run this again later" in ran.err) == (3, True), ran.err
     assert operator.cloud.client("sagemaker").list_endpoints()["Endpoints"] == []
     operator.cloud.faults.clear()
-    operator.ok("deploy", "--yes", "--image", image)
+    operator.ok("deploy", "--yes", "--image", image, "--max-instances", "3")
+    operator.cloud.client("sagemaker").update_endpoint_weights_and_capacities(
+        EndpointName=ENDPOINT, DesiredWeightsAndCapacities=[{"VariantName": "primary", "DesiredInstanceCount": 2}]
+    )
+    operator.ok("deploy", "--yes", "--image", image, "--profile", "nemotron")
+    (update,) = [call for call in operator.cloud.calls if call.operation == "UpdateEndpoint"]
+    assert update.parameters["RetainAllVariantProperties"] is True  # the load that two carry is still there
     first = operator.endpoint()["EndpointConfigName"]
 
     # it comes up and does not recognize: back again

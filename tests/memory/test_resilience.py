@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import pytest
@@ -267,6 +267,53 @@ async def test_an_endpoint_without_models_is_starting_and_not_used() -> None:
     await engine.pool.change(3)
     assert (await engine.ready()).ready
     check_whole(await listen(engine, piped([frames(3)])), 3)
+    await engine.aclose()
+
+
+@pytest.mark.parametrize("was_up", [False, True])
+async def test_only_an_endpoint_that_comes_back_takes_its_streams_one_by_one(was_up: bool) -> None:
+    models = [Model("numbers", ("en-US",))]
+    served = list(models) if was_up else []
+    engine = ResilientEngine([CountingEngine(list_models=lambda: served)], ResilienceConfig())
+    (endpoint,) = engine.pool.endpoints
+
+    async def seen(health: Health) -> None:
+        async with asyncio.timeout(5):
+            while endpoint.health is not health:
+                engine.pool.look_now()
+                await asyncio.sleep(0.01)
+
+    await engine.models()
+    if was_up:
+        await seen(Health.UP)
+        served.clear()
+    await seen(Health.LOADING)
+    served += models
+    await seen(Health.UP)
+    leases = []
+    with suppress(ASRError):
+        for _ in range(20):
+            leases.append(engine.pool.lease("numbers"))
+    assert len(leases) == (1 if was_up else 20)
+    assert endpoint.recoveries == 1
+    for lease in leases:
+        lease.release()
+    await engine.aclose()
+
+
+async def test_streams_that_wait_for_an_endpoint_s_first_time_come_one_by_one() -> None:
+    models: list[Model] = []
+    engine = ResilientEngine([CountingEngine(list_models=lambda: models)], ResilienceConfig())
+    assert list(await engine.models()) == []
+    waiting = asyncio.create_task(engine.pool.change(5))
+    await asyncio.sleep(0)
+    models.append(Model("numbers", ("en-US",)))
+    engine.pool.look_now()
+    await waiting
+    engine.pool.lease("numbers").release()
+    with pytest.raises(ASRError) as caught:
+        engine.pool.lease("numbers")
+    assert caught.value.code is Code.OVERLOADED
     await engine.aclose()
 
 

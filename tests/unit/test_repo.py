@@ -255,7 +255,7 @@ def _helps() -> dict[str, str]:
 
 _BARE = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
 """An environment of nobody's: no account, no region, no name of a deployment."""
-_TYPED_SCRIPT = re.compile(r"\b(riva-\d{3}-[a-z-]+\.sh)((?:\\\n|[^`|;&>#\n])*)")
+_TYPED_SCRIPT = re.compile(r"\b(riva-\d{3}-[a-z-]+\.sh)((?:\\\n|(?!\. )[^`|;&>#\n])*)")
 
 
 def test_every_deployment_script_in_the_documents_can_be_typed() -> None:

@@ -60,7 +60,8 @@ class Endpoint:
         engine: the recognizer.
         streams: open now.
         reserve: whether it gets streams only where no other may take them.
-        recoveries: how often it has come back, as its health or its breaker says.
+        recoveries: how often it has come back, as its health or its breaker says; to have come at all counts, too.
+        was_up: it has been up before.
         failure: the last failure of a look or a stream, or None.
         attempts: streams that were opened there, since the start.
         errors: how many of them failed, by their codes.
@@ -82,6 +83,7 @@ class Endpoint:
     ejected_until: float = 0.0
     struck_at: float = -1e9
     recoveries: int = 0
+    was_up: bool = False
     ramp_until: float = 0.0
     ramp_tokens: float = 0.0
     ramp_at: float = 0.0
@@ -315,12 +317,14 @@ class Pool:
         elif after is BreakerState.CLOSED:
             endpoint.openings = 0
             endpoint.ejected_until = 0.0
-            self._begin_ramp(endpoint)
+            self._came_back(endpoint)
         self.tell_change()
 
-    def _begin_ramp(self, endpoint: Endpoint) -> None:
-        now = self._clock()
+    def _came_back(self, endpoint: Endpoint) -> None:
         endpoint.recoveries += 1
+        if not endpoint.was_up and not self._waiters:
+            return  # its very first time, and nobody has waited for it: what comes now is no crowd
+        now = self._clock()
         endpoint.ramp_until = now + RAMP_S
         endpoint.ramp_tokens = 1.0
         endpoint.ramp_at = now
@@ -442,7 +446,8 @@ class Pool:
             if before is not Health.UNKNOWN:
                 endpoint.breaker.recovered(self._clock())
                 endpoint.ejected_until = 0.0
-                self._begin_ramp(endpoint)
+                self._came_back(endpoint)
+            endpoint.was_up = True
         self.tell_change()
 
 
