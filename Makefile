@@ -46,7 +46,7 @@ format: ## put the code into the house style
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
 	@scripts/dev/system-packages.sh shell
-	@find scripts .ci -type f \( -name "*.sh" -o -path ".ci/run" \) -exec shfmt -i 4 -w {} +
+	@find scripts .ci -type f \( -name "*.sh" -o -name "*.bash" -o -path ".ci/run" \) -exec shfmt -i 4 -w {} +
 
 bench: ## measure the gateway on this machine (figures: docs/performance.md)
 	@scripts/dev/system-packages.sh python

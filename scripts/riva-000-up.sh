@@ -7,26 +7,31 @@ STEPS=(010-preflight 020-network 030-secret 040-launch 050-deploy-nim 060-readin
 GUARD=150-cost-guard # only where one of its flags is given
 
 about 'Makes a whole deployment, or goes on with one that was broken off.' \
+    '  riva-000-up.sh --region us-east-1 --allow-from me --stop-at 20:00 --timezone Europe/Berlin' \
     'It runs: '"${STEPS[*]}; then $GUARD with one of its flags." \
     'Each flag goes to the steps that know it. The NGC key is read from stdin, --from-file, or asked for.' \
     'It says what it costs and asks before anything is made; --yes answers. Done twice, it changes nothing the second time.'
 
 # The flags are those of the steps, read from their --help; but for those that this script has itself, and those that
 # are for going back, not up.
-OWN='deployment region dry-run yes off restart back-to trial'
+OWN='deployment region dry-run yes off restart back-to trial fetch-only install-only'
 declare -A knows=() valued=()
 learn() {
-    local known=" $OWN " name step line
+    local known=" $OWN " name step line fresh=''
     for step in "${STEPS[@]}" "$GUARD"; do
         knows[$step]=' '
         while IFS= read -r line; do
             if [[ $line =~ ^\ \ --([a-z0-9-]+)\ ([^\ ]+)\ +(.*)$ ]]; then
                 name=${BASH_REMATCH[1]} valued[$name]=yes
-                if [[ $known != *" $name "* ]]; then flag "$name" "${BASH_REMATCH[2]}" '' "${BASH_REMATCH[3]}"; fi
+                if [[ $known == *" $name "* ]]; then fresh=''; else flag "$name" "${BASH_REMATCH[2]}" '' "${BASH_REMATCH[3]}" && fresh=yes; fi
             elif [[ $line =~ ^\ \ --([a-z0-9-]+)\ +(.*)$ ]]; then
                 name=${BASH_REMATCH[1]}
-                if [[ $known != *" $name "* ]]; then switch "$name" "${BASH_REMATCH[2]}"; fi
+                if [[ $known == *" $name "* ]]; then fresh=''; else switch "$name" "${BASH_REMATCH[2]}" && fresh=yes; fi
+            elif [[ $line =~ ^\ {29}([^\ ].*)$ ]] && [ -n "$fresh" ]; then
+                _help[$name]+=" ${BASH_REMATCH[1]}"
+                continue
             else
+                fresh=''
                 continue
             fi
             knows[$step]+="$name "
@@ -52,16 +57,17 @@ run() {
     local step=$1 status=0 began=$SECONDS
     shift
     printf '\n%s── %s%s\n' "$_dim" "$step" "$_plain" >&2
-    "$HERE/riva-$step.sh" "${same[@]}" "$@" >&2 || status=$?
+    "$HERE/riva-$step.sh" "${same[@]}" "$@" >/dev/null || status=$?
     if ((status != 0)); then
         fail "$status" "$step ended with status $status, $(minutes "$SECONDS") after the start" \
             "What is done is kept. When that is put right, the same command goes on from there:" "$again" \
-            "To take everything away again: riva-190-destroy.sh --deployment ${opt[deployment]}"
+            "To take everything away again: $(command_for riva-190-destroy.sh)"
     fi
     took+=("$(printf '%-20s %s' "$step" "$(minutes $((SECONDS - began)))")")
 }
 
-again="${0##*/}$(printf ' %q' "$@")"
+again=$0
+if (($# > 0)); then again+=$(printf ' %q' "$@"); fi
 learn
 parse "$@"
 needs aws jq
@@ -83,8 +89,11 @@ given "$GUARD"
 if [[ " ${flags[*]} " =~ \ --(stop-at|max-hours)\  ]]; then run "$GUARD" "${flags[@]}" </dev/null; fi
 
 printf '\n' >&2
+if dry; then
+    step 'That would be all. Nothing was changed.'
+    exit 0
+fi
 step "All is done ($(minutes "$SECONDS"))"
 for line in "${took[@]}"; do say "$line"; done
-if dry; then exit 0; fi
+printf '\n' >&2
 "$HERE/riva-100-status.sh" --deployment "${opt[deployment]}" --region "$region"
-say "Stop it at night: riva-150-cost-guard.sh. Now: riva-120-stop.sh. Take it away: riva-190-destroy.sh"

@@ -6,7 +6,7 @@
 about 'Checks what a deployment needs, and says what it will cost. Changes nothing.' \
     'Everything that is wrong is listed at once; the exit status is 2 then.'
 machine_flags
-flag profile NAME rnnt 'the recognizer, as in riva-050-deploy-nim.sh: how much GPU memory it wants'
+flag profile NAME rnnt 'the recognizer, as in riva-050-deploy-nim.sh; each wants another amount of GPU memory'
 switch allow-unsupported-gpu 'go on with a GPU that is known not to fit'
 parse "$@"
 
@@ -19,7 +19,7 @@ problem() {
 check_tools() {
     step 'Programs on this machine'
     needs aws jq curl tar sha256sum
-    kept "$(aws --version 2>&1 | cut -d ' ' -f 1), jq, curl, tar, sha256sum"
+    good "$(aws --version 2>&1 | cut -d ' ' -f 1), jq, curl, tar, sha256sum"
 }
 
 check_account() {
@@ -27,7 +27,7 @@ check_account() {
     local who
     who=$(account)
     region=$(the_region)
-    kept "account $who, region $region"
+    good "account $who, region $region"
 }
 
 check_gpu() {
@@ -47,14 +47,14 @@ check_gpu() {
     elif [ -z "$capability" ]; then
         warn "$gpu with $gpu_mib MiB is not in the table; it fits if its compute capability is $LEAST_CAPABILITY or more"
     else
-        kept "$gpu, $gpu_mib MiB, compute capability $capability, $vcpus vCPUs"
+        good "$gpu, $gpu_mib MiB, compute capability $capability, $vcpus vCPUs"
     fi
 }
 
 check_zones() {
     zones=$(zones_of "${opt[type]}" | xargs)
     if [ -n "$zones" ]; then
-        kept "offered in $zones"
+        good "offered in $zones"
     else
         problem "no zone of $region offers ${opt[type]}" "Take another region (--region) or type (--type)."
     fi
@@ -74,7 +74,7 @@ check_quota() {
             "Ask for more, it takes hours to days: aws service-quotas request-service-quota-increase --region $region \\" \
             "    --service-code ec2 --quota-code $code --desired-value ${vcpus}"
     else
-        kept "quota: ${quota%.*} vCPUs ($kind)"
+        good "quota: ${quota%.*} vCPUs ($kind)"
     fi
 }
 
@@ -88,7 +88,7 @@ check_image() {
         problem "the machine image $id is not to be had in $region" "Name another one: --ami ami-…"
     else
         IFS=$'\t' read -r size name <<<"$about"
-        kept "$id: $name"
+        good "$id: $name"
         if [[ $size =~ ^[0-9]+$ ]] && ((disk_gb < size)); then problem "the disk ($disk_gb GB) is smaller than the image's ($size GB)"; fi
     fi
     if ((disk_gb < 100)); then
@@ -97,22 +97,26 @@ check_image() {
 }
 
 say_price() {
-    step 'Cost, about (US dollars, without tax; prices of us-east-1)'
-    local hour spot disk address
+    step 'Cost, about, all together (US dollars, without tax; list prices of us-east-1)'
+    local hour spot disk
     hour=$(price_of "${opt[type]}")
-    disk=$(times "$disk_gb" "$GP3_USD_PER_GIB_MONTH") address=$(times "$ADDRESS_USD_PER_HOUR" "$HOURS_PER_MONTH")
+    disk=$(times "$disk_gb" "$GP3_USD_PER_GIB_MONTH")
     if [ "${opt[spot]}" = yes ]; then
         spot=$(ask ec2 describe-spot-price-history --instance-types "${opt[type]}" --product-descriptions Linux/UNIX \
             --start-time "$(date -u +%FT%TZ)" --query 'min(SpotPriceHistory[].to_number(SpotPrice))') || spot=''
         if [ -n "$spot" ]; then say "spot now, in the cheapest zone: \$$(times "$spot" 1) an hour" && hour=$spot; fi
     fi
     if [ -n "$hour" ]; then
-        say "running: \$$(times "$hour" 1) an hour; \$$(times "$hour" "$HOURS_PER_MONTH") a month if it never stops"
-        say "         \$$(times "$hour" 10 22) a month with ten hours on working days (riva-150-cost-guard.sh)"
+        awk -v hour="$hour" -v disk="$disk" -v secrets="$SECRETS_USD_PER_MONTH" -v address="$ADDRESS_USD_PER_HOUR" -v hours="$HOURS_PER_MONTH" '
+            function row(what, hours) { total = (hour + address) * hours + disk + secrets; printf "  %-42s $%7.2f a month\n", what, total }
+            BEGIN {
+                printf "  %-42s $%7.2f an hour\n", "while it runs", hour + address
+                row("running all the time", hours); row("ten hours on working days (--stop-at)", 220); row("stopped: its disk and two secrets", 0)
+            }' >&2
     else
         say "${opt[type]} is not in the price table: see https://aws.amazon.com/ec2/pricing/on-demand/"
+        say "its disk, stopped too: \$$disk a month"
     fi
-    say "always, stopped too: \$$disk a month for the disk; running: \$$address a month for a public address"
     step 'Time'
     say '35 to 50 minutes for the first start (20 GB to fetch, the model to prepare); 3 to 5 after a stop'
 }
@@ -128,3 +132,4 @@ check_image
 say_price
 if ((${#problems[@]} > 0)); then fail "$EXIT_USAGE" 'this cannot work yet' "${problems[@]}"; fi
 step 'All is well: nothing stands in the way.'
+next_step 'Make all of it:' "$(command_for riva-000-up.sh)" --allow-from me

@@ -65,6 +65,7 @@ group() {
     else
         id=$(placeholder="<$name>" told ec2 create-security-group --group-name "$name" --description "$2" --vpc-id "$vpc" \
             --tag-specifications "$(ec2_tags security-group "$name")" --query GroupId --output text)
+        if ! dry; then aws ec2 wait security-group-exists --group-ids "$id"; fi
         made "security group $name ($id)"
     fi
     printf '%s' "$id"

@@ -6,7 +6,7 @@
 about 'Puts the NGC key, which fetches the recognizer, into Secrets Manager.' \
     'The key comes from stdin, from --from-file, or is asked for without being shown; never from the command line.' \
     'Without one, the key that is there already stays. Get one: https://org.ngc.nvidia.com/setup/api-keys'
-flag from-file FILE '' 'a file that holds the key'
+flag from-file FILE '' 'a file that holds the NGC key'
 parse "$@"
 needs aws jq
 set +x # a trace would show the key
@@ -22,7 +22,7 @@ read_key() {
     elif [ ! -t 0 ]; then
         IFS= read -r -t "$READ_LIMIT_S" key || true # a pipe that nobody writes to must not hold us up
     elif [ -z "$there" ] || [ "${opt[yes]}" = no ]; then
-        printf '  The NGC key%s: ' "${there:+ (Enter: the one that is there)}" >&2
+        printf '  The NGC key%s; it is not shown: ' "${there:+ (Enter: the one that is there)}" >&2
         IFS= read -rs key
         printf '\n' >&2
     fi
@@ -38,9 +38,7 @@ check_key() {
 # Written to stdin of aws: neither in its arguments nor in a file.
 store() {
     if [ -z "$there" ]; then
-        # shellcheck disable=SC2046 # words
-        printf '%s' "$key" | told_or '' secretsmanager create-secret --name "$name" --secret-string file:///dev/stdin \
-            --description 'riva-gateway: the NGC key that fetches the recognizer' --tags $(tags)
+        once_gone create
         made "secret $name"
         return
     fi
@@ -53,6 +51,11 @@ store() {
         printf '%s' "$key" | told_or '' secretsmanager put-secret-value --secret-id "$name" --secret-string file:///dev/stdin
         made "secret $name: another key; the recognizer takes it when it starts next"
     fi
+}
+# shellcheck disable=SC2046 # words
+create() {
+    printf '%s' "$key" | told_or '' secretsmanager create-secret --name "$name" --secret-string file:///dev/stdin \
+        --description 'riva-gateway: the NGC key that fetches the recognizer' --tags $(tags)
 }
 stored() { aws secretsmanager get-secret-value --secret-id "$name" --query SecretString --output text 2>/dev/null || true; }
 

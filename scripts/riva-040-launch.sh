@@ -24,7 +24,7 @@ group() {
     printf '%s' "$found"
 }
 
-# places: "SUBNET ZONE", a line each: --subnet alone, else those whose zone offers the type, public ones first
+# places: "SUBNET ZONE PUBLIC", a line each: --subnet alone, else those whose zone offers the type, public ones first
 places() {
     local vpc zones query='Subnets[].[MapPublicIpOnLaunch,AvailabilityZone,SubnetId]'
     zones=$(zones_of "${opt[type]}")
@@ -34,7 +34,7 @@ places() {
         vpc=$(cut -f 3 <<<"$groups" | head -n 1)
         ask ec2 describe-subnets --query "$query" --filters \
             "$(if [ -n "$vpc" ]; then echo "Name=vpc-id,Values=$vpc"; else echo Name=default-for-az,Values=true; fi)"
-    fi | sort -k 1,1r -k 2 | awk -v zones="$(xargs <<<"$zones")" 'index(" " zones " ", " " $2 " ") { print $3, $2 }'
+    fi | sort -k 1,1r -k 2 | awk -v zones="$(xargs <<<"$zones")" 'index(" " zones " ", " " $2 " ") { print $3, $2, $1 }'
 }
 
 # specification SUBNET: what is asked for, in the words of run-instances; sets $wanted
@@ -79,15 +79,18 @@ start() {
 
 # launch: sets $id
 launch() {
-    local round subnet zone
+    local round subnet zone public
     for ((round = 1; round <= opt[rounds]; round++)); do
         if ((round > 1)); then
             say "no zone has room; all of them again ($round of ${opt[rounds]})"
             sleep "${DEPLOY_POLL_S:-60}"
         fi
-        while read -r subnet zone <&3; do
+        while read -r subnet zone public <&3; do
             if start "$subnet" "$round"; then
                 made "machine $id: ${opt[type]}$(if [ "${opt[spot]}" = yes ]; then echo ' (spot)'; fi) in $zone"
+                if [ "$public" = False ]; then
+                    warn "$subnet gives no public address: its way out has to be a NAT gateway, and VPC endpoints for Systems Manager"
+                fi
                 return 0
             fi
             explain "$zone"
@@ -112,6 +115,10 @@ explain() {
         ;;
     UnauthorizedOperation | AccessDenied | AuthFailure)
         fail "$EXIT_USAGE" "these credentials may not start machines ($refused)" "They need ec2:RunInstances, ec2:CreateTags and iam:PassRole."
+        ;;
+    PendingVerification | RequestLimitExceeded | InternalError | InternalFailure | Unavailable | ServiceUnavailable)
+        fail "$EXIT_UNAVAILABLE" "AWS does not start machines for this account just now ($refused)" \
+            "$(tail -n 1 "$SCRATCH/refusal")" "Run this again later: a new account is looked at for some hours, the rest are minutes."
         ;;
     *) fail "$EXIT_FAILED" "AWS did not start the machine" "$(tail -n 1 "$SCRATCH/refusal")" "Run this again when that is put right." ;;
     esac

@@ -7,7 +7,7 @@ about 'Waits until the recognizer gives words for a recording, and says meanwhil
     'In order: its service, its container, its own word that it is ready, its models, words. One that ends again and' \
     'again is told at once. While it loads, the gateway is installed beside it: its commands ask the questions.' \
     'The words are printed to stdout.'
-flag minutes N 40 'how long to wait; the first start loads and builds the model'
+flag minutes N 40 'how long to wait for the recognizer; the first start loads and builds its model'
 switch trial 'do not make it the one to go back to'
 parse "$@"
 needs aws jq
@@ -34,13 +34,14 @@ probe() {
 far_instance=$(the_instance running)
 step 'Readiness of the recognizer'
 release=$(if is_new "$far_instance"; then :; else instance_tag "$far_instance" riva:gateway-release; fi)
-if [ -z "$release" ]; then install_release; fi
+# It becomes a part of a path there, and whoever may set tags must not choose what runs.
+if [[ ! $release =~ ^[0-9a-f]{64}$ ]]; then install_release; fi
 began=$SECONDS step=''
 wait_until "$LIMIT_S" 'the recognizer' probe ||
     fail "$EXIT_UNAVAILABLE" "the recognizer is not ready after $(minutes "$LIMIT_S"): $waiting_for" \
         "It goes on by itself. Wait longer: ${0##*/} --deployment ${opt[deployment]}; what it says meanwhile: riva-110-logs.sh"
 if dry; then exit 0; fi
-heard=${answer[words]}
+heard=${answer[words]% }
 made "models: ${answer[models]}"
 made "words: $heard"
 if [ "${opt[trial]}" = no ]; then mark nim; fi

@@ -27,7 +27,7 @@ make_secret() {
     there=$(look ResourceNotFoundException secretsmanager describe-secret --secret-id "$KEY_SECRET")
     if [ -z "$there" ]; then
         # shellcheck disable=SC2046 # words
-        told_or ResourceExistsException secretsmanager create-secret --name "$KEY_SECRET" \
+        once_gone told_or ResourceExistsException secretsmanager create-secret --name "$KEY_SECRET" \
             --description 'riva-gateway: the API key for clients' --tags $(tags)
         made "secret $KEY_SECRET"
     elif [ -n "$(jq -r '.DeletedDate // empty' <<<"$there")" ]; then
@@ -41,8 +41,8 @@ deploy() {
     if [ -n "${opt[back_to]}" ]; then mode=${opt[back_to]}; fi
     far_answers gateway.sh "$((READY_LIMIT_S + 240))" "DEPLOYMENT=${opt[deployment]}" "REGION=$(the_region)" \
         "MODE=$mode" "RELEASE=$release" "KEY_SECRET=$KEY_SECRET" "CERT_PARAMETER=$CERTIFICATE" \
-        "TLS_SECRET=${opt[tls_secret]}" "NAMES=${opt[name]}" "WAIT_S=$READY_LIMIT_S" "UNIT=@units/riva-gateway.service" \
-        "ADDRESS_HELPER=@helpers/address.sh" "PUBLISH_HELPER=@helpers/publish-certificate.sh" || exit
+        "TLS_SECRET=${opt[tls_secret]}" "NAMES=${opt[name]}" "WAIT_S=$READY_LIMIT_S" "POLL_S=${DEPLOY_POLL_S:-1}" "UNIT@=units/riva-gateway.service" \
+        "ADDRESS_HELPER@=helpers/address.sh" "PUBLISH_HELPER@=helpers/publish-certificate.sh" || exit
 }
 
 far_instance=$(the_instance running)
@@ -56,8 +56,10 @@ if dry; then exit 0; fi
 if [ "${answer[changed]}" = yes ]; then made "it takes streams: release ${answer[release]:0:12}"; else kept "it takes streams: release ${answer[release]:0:12}"; fi
 say "its certificate is for ${answer[names]//,/, }"
 tag_instance "$far_instance" riva:gateway-release "${answer[release]}"
-tagged=$(if ! dry; then ask ssm list-tags-for-resource --resource-type Parameter --resource-id "$CERTIFICATE" --query 'TagList[].Key'; fi)
-if [[ $tagged != *riva:deployment* ]]; then
+tagged=$(look InvalidResourceId ssm list-tags-for-resource --resource-type Parameter --resource-id "$CERTIFICATE")
+if [ -z "$tagged" ]; then
+    warn "its certificate was not published to $CERTIFICATE: may the machine's role write it (riva-020-network.sh)? Then run this again"
+elif [[ $tagged != *riva:deployment* ]]; then
     # shellcheck disable=SC2046 # words
     told_or '' ssm add-tags-to-resource --resource-type Parameter --resource-id "$CERTIFICATE" --tags $(tags)
 fi

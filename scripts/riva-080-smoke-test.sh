@@ -6,12 +6,13 @@
 
 about 'Asks the gateway as a client would, with the key and without it, and prints words and times to stdout.' \
     'It asks on the machine itself; --from-here asks over the network, with the certificate that was published.'
-flag expect TEXT '' 'the words that have to come; case and punctuation do not count'
-switch from-here "from this machine; streams need \`riva-gateway\` on it"
+flag expect TEXT '' 'the words that have to come in the smoke test; case and punctuation do not count'
+switch from-here "ask from this machine; streams need \`riva-gateway\` on it"
 flag server ADDRESS '' 'with --from-here: its name or address; unset: that of the machine'
 flag clip FILE '' 'with --from-here: another recording; unset: the one that comes along'
 parse "$@"
 needs aws jq curl
+set +x # a trace would show the key
 
 bad=()
 plain() { printf '%s' "$1" | tr '[:upper:]' '[:lower:]' | tr -d '[:punct:]' | xargs; }
@@ -55,7 +56,8 @@ streams() {
 
 there() {
     far_answers smoke.sh 300 "DEPLOYMENT=${opt[deployment]}" "REGION=$(the_region)" \
-        "KEY_SECRET=riva-${opt[deployment]}/gateway-key" "WAIT_S=${DEPLOY_GATEWAY_READY_S:-60}" "STREAMS=$(if streams; then echo yes; else echo no; fi)" || exit
+        "KEY_SECRET=riva-${opt[deployment]}/gateway-key" "WAIT_S=${DEPLOY_GATEWAY_READY_S:-60}" "POLL_S=${DEPLOY_POLL_S:-1}" \
+        "STREAMS=$(if streams; then echo yes; else echo no; fi)" || exit
 }
 
 # own_gateway: the command on this machine: of a checkout, else on the PATH; nothing where there is none

@@ -10,6 +10,7 @@ about 'Shows the machine, its address, recognizer and gateway, what it has cost,
 switch json 'as JSON, for programs'
 switch quick 'without asking the machine itself'
 parse "$@"
+within='' # what to do next is said whoever asks
 needs aws jq
 
 account=$(account)
@@ -66,18 +67,47 @@ gather() {
 }
 
 table_of() {
-    jq -r '
+    jq -r --arg nightly "$(nightly_words "$(jq -r '.nightly_stop // empty' <<<"$facts")")" '
         def row(name; value): (value | if . == null or . == "" then empty else "\(name)\t\(.)" end);
         row("deployment"; "\(.deployment) (\(.region))"),
         row("instance"; if .instance then "\(.instance)  \(.type)\(if .spot then " (spot)" else "" end)  \(.zone)" else "none" end),
         row("state"; .state), row("address"; if .state == "running" then .address else null end), row("agent"; .agent), row("GPU"; .gpu),
         row("recognizer"; [.nim.state, .nim.profile, .nim.image] | map(select(.)) | join("  ")),
-        row("gateway"; [.gateway.state, .gateway.version, .gateway.release] | map(select(.)) | join("  ")),
+        row("gateway"; [.gateway.state, .gateway.version, (.gateway.release // empty)[:12]] | map(select(.)) | join("  ")),
         row("serves at"; if .gateway.state == "ready" then "https://\(.address):8443" else null end),
-        row("cost"; if .usd_since_start then "about $\(.usd_since_start) since \(.started)" else null end),
-        row("stops"; [.nightly_stop // empty, (.max_hours // empty | "\(.) hours after each start")] | join("; ")),
+        row("cost"; if .usd_since_start then "about $\(.usd_since_start) since \(.started[:16] | sub("T"; " ")) UTC" else null end),
+        row("stops"; [($nightly | select(. != "")), (.max_hours // empty | "\(.) hours after each start")] | join("; ")),
         row("exists"; .exists | group_by(.kind) | map("\(length) \(.[0].kind)\(if length > 1 then "s" else "" end)") | join(", ") | if . == "" then "nothing" else . end)'
 }
 
+# what_next: the commands that go with how it is
+what_next() {
+    local state
+    state=$(jq -r '"\(.state)/\(.gateway.state)"' <<<"$facts")
+    if [ "$state" != running/null ]; then printf '\n' >&2; fi # with --quick it was not asked
+    case $state in
+    running/ready)
+        say "Open $(jq -r '"https://\(.address):8443"' <<<"$facts") in a browser. It warns, because the certificate is the machine's own:"
+        say 'go on (Advanced). The page then asks for a key.'
+        next_step 'The key:' aws secretsmanager get-secret-value --region "$region" --secret-id "riva-${opt[deployment]}/gateway-key" \
+            --query SecretString --output text
+        next_step 'Stop it; then only its disk costs:' "$(command_for riva-120-stop.sh)"
+        next_step 'Take all of it away:' "$(command_for riva-190-destroy.sh)"
+        ;;
+    running/null) ;;
+    running/*) next_step 'What the gateway says; --unit nim: what the recognizer says:' "$(command_for riva-110-logs.sh)" ;;
+    stopped/*) next_step 'Start it again:' "$(command_for riva-130-start.sh)" ;;
+    null/*)
+        next_step 'Make one, or go on with what exists:' "$(command_for riva-000-up.sh)" --allow-from me
+        if jq -e '.exists != []' <<<"$facts" >/dev/null; then next_step 'Take it away:' "$(command_for riva-190-destroy.sh)"; fi
+        ;;
+    esac
+}
+
 facts=$(gather)
-if [ "${opt[json]}" = yes ]; then jq . <<<"$facts"; else table_of <<<"$facts" | awk -F '\t' '{ printf "%-12s %s\n", $1, $2 }'; fi
+if [ "${opt[json]}" = yes ]; then
+    jq . <<<"$facts"
+    exit 0
+fi
+table_of <<<"$facts" | awk -F '\t' '{ printf "%-12s %s\n", $1, $2 }'
+what_next

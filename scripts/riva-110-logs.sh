@@ -20,9 +20,11 @@ case ${opt[unit]} in gateway | nim) unit=riva-${opt[unit]} ;; *) unit=${opt[unit
 
 console() {
     local text
-    text=$(ask ec2 get-console-output --instance-id "$id" --query Output)
+    # What it prints now: without --latest AWS keeps what was there at the last start or stop.
+    text=$(ask ec2 get-console-output --instance-id "$id" --latest --query Output 2>/dev/null) ||
+        text=$(ask ec2 get-console-output --instance-id "$id" --query Output)
     if [ -z "$text" ]; then say 'AWS has nothing yet; it takes some minutes after a start'; fi
-    printf '%s\n' "$text"
+    printf '%s\n' "$text" | printable
 }
 
 # piece CURSOR: prints what comes after it, and sets $cursor

@@ -28,3 +28,4 @@ told_or '' ec2 stop-instances --instance-ids "$id"
 wait_until "${DEPLOY_STOPPED_LIMIT_S:-600}" "the machine $id" in_state "$id" stopped ||
     fail "$EXIT_UNAVAILABLE" "the machine $id has not stopped yet ($waiting_for)" "Run this again to go on waiting."
 made "the machine $id is stopped; its disk goes on costing"
+next_step 'Start it again:' "$(command_for riva-130-start.sh)"

@@ -39,8 +39,9 @@ check_nim() { part riva-060-readiness.sh --trial --minutes "${opt[minutes]}" && 
 fetch_gateway() { part riva-070-deploy-gateway.sh --install-only "$@"; }
 switch_gateway() { part riva-070-deploy-gateway.sh --trial "$@"; }
 check_gateway() {
-    # Before the first gateway the recognizer's own words have to do.
-    if [ -z "$(instance_tag "$far_instance" riva:gateway-release)" ]; then return 0; fi
+    local release
+    release=$(instance_tag "$far_instance" riva:gateway-release) || { why='AWS did not say what is on the machine' && return 1; }
+    if [ -z "$release" ]; then return 0; fi # before the first gateway the recognizer's own words have to do
     part riva-080-smoke-test.sh --expect "${opt[expect]}"
 }
 

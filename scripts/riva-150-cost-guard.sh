@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Guards against the bill of a machine that somebody has forgotten: a nightly stop, and a most of hours.
+# Guards against the bill of a machine that somebody has forgotten: a nightly stop, and a limit of hours.
 . "$(dirname "${BASH_SOURCE[0]}")/lib/deploy.sh"
 . "$LIB/machine.sh"
 . "$LIB/role.sh"
@@ -9,7 +9,9 @@ about 'Stops the machine every night, or some hours after each start; without fl
     'The nightly stop is a schedule of AWS, and works whatever the machine does. --max-hours is a timer on the machine.' \
     'Both only stop: riva-130-start.sh starts it again, with all that was on its disk.'
 flag stop-at WHEN '' "20:00 for every day, or six fields as in '0 20 ? * MON-FRI *' (minute hour day month weekday year)"
-flag timezone ZONE "${TZ:-UTC}" 'of --stop-at, as in Europe/Berlin'
+zone=${TZ:-UTC}
+[[ $zone =~ ^[A-Z][A-Za-z_]+(/[A-Za-z0-9_/+-]+)?$ ]] || zone=UTC # TZ may hold more than a name, as :/etc/localtime
+flag timezone ZONE "$zone" 'of --stop-at, as in Europe/Berlin'
 flag max-hours N '' 'the machine shuts itself down so many hours after each start'
 switch off 'no guards any more'
 parse "$@"
@@ -50,6 +52,14 @@ stopper() {
     fi
 }
 
+# former_group_is_gone: for wait_until: AWS takes a group away with all that is in it, and needs a while
+former_group_is_gone() {
+    local there
+    there=$(look ResourceNotFoundException scheduler get-schedule-group --name "$name") || return
+    waiting_for='the former one is on its way out'
+    [ "$(jq -r .State <<<"${there:-{\}}")" != DELETING ]
+}
+
 # schedule VERB: create-schedule or update-schedule; for wait_until: a new role is not known everywhere at once
 schedule() {
     local err status=0
@@ -69,13 +79,17 @@ set_nightly_stop() {
         fail "$EXIT_USAGE" "the machine $id is on spot capacity, which cannot be stopped" "--max-hours ends it instead."
     fi
     stopper
+    dry || wait_until "${DEPLOY_DELETE_LIMIT_S:-300}" 'the schedule' former_group_is_gone ||
+        fail "$EXIT_UNAVAILABLE" 'AWS has not taken away the former schedule yet' 'Run this again.'
     if [ -z "$(look ResourceNotFoundException scheduler get-schedule-group --name "$name")" ]; then
         # shellcheck disable=SC2046 # words
         told_or ConflictException scheduler create-schedule-group --name "$name" --tags $(tags)
     fi
     role=arn:$partition:iam::$account:role/$name-scheduler
+    # Unless told, AWS goes on trying for a day, and would stop it in the morning.
     target=$(jq -cn --arg id "$id" --arg role "$role" --arg arn "arn:$partition:scheduler:::aws-sdk:ec2:stopInstances" \
-        '{Arn: $arn, RoleArn: $role, Input: ({InstanceIds: [$id]} | tojson)}')
+        '{Arn: $arn, RoleArn: $role, Input: ({InstanceIds: [$id]} | tojson),
+          RetryPolicy: {MaximumEventAgeInSeconds: 3600, MaximumRetryAttempts: 20}}')
     there=$(nightly_stop)
     if [ -n "$there" ] && [ "$(scheduled "$there")" = "$expression ${opt[timezone]}" ] && stops "$there" "$id"; then
         return 0
@@ -83,7 +97,7 @@ set_nightly_stop() {
     if dry; then schedule create-schedule; fi
     wait_until "${DEPLOY_ROLE_LIMIT_S:-60}" 'the schedule' schedule "$(if [ -n "$there" ]; then echo update; else echo create; fi)-schedule" ||
         fail "$EXIT_UNAVAILABLE" 'AWS does not know the new role yet' "$waiting_for" 'Run this again.'
-    made "the machine $id is stopped at: $expression ${opt[timezone]}"
+    made "the machine $id stops $(nightly_words "$expression ${opt[timezone]}")"
 }
 
 set_max_hours() {
@@ -94,7 +108,7 @@ set_max_hours() {
 }
 
 turn_off() {
-    local id
+    local id role
     id=$(instance)
     if [ -n "$id" ] && [ -n "$(instance_tag "$id" riva:max-hours)" ]; then
         instance running | grep -q . || fail "$EXIT_UNAVAILABLE" "the timer is on the machine $id, which does not run" "Start it (riva-130-start.sh), then run this again."
@@ -103,7 +117,8 @@ turn_off() {
     if [ -n "$(look ResourceNotFoundException scheduler get-schedule-group --name "$name")" ]; then
         told_or ResourceNotFoundException scheduler delete-schedule-group --name "$name" # with what is in it
     fi
-    if [ -n "$(look NoSuchEntity iam get-role --role-name "$name-scheduler")" ]; then
+    role=$(look NoSuchEntity iam get-role --role-name "$name-scheduler")
+    if [ -n "$role" ] && is_ours "$(jq -c '.Role.Tags // []' <<<"$role")"; then # it may be another region's
         told_or NoSuchEntity iam delete-role-policy --role-name "$name-scheduler" --policy-name stop
         told_or NoSuchEntity iam delete-role --role-name "$name-scheduler"
     fi
@@ -115,10 +130,10 @@ show() {
     step "Guards of ${opt[deployment]}"
     id=$(instance)
     there=$(nightly_stop)
-    if [ -n "$there" ]; then kept "stops at: $(scheduled "$there")"; else kept 'no nightly stop'; fi
+    if [ -n "$there" ]; then kept "stops $(nightly_words "$(scheduled "$there")")"; else kept 'no nightly stop'; fi
     if [ -n "$there" ] && [ -n "$id" ] && ! stops "$there" "$id"; then warn "it stops another machine than $id: run this again with --stop-at"; fi
     hours=$(if [ -n "$id" ]; then instance_tag "$id" riva:max-hours; fi)
-    if [ -n "$hours" ]; then kept "stops $hours hours after each start"; else kept 'no most of hours'; fi
+    if [ -n "$hours" ]; then kept "stops $hours hours after each start"; else kept 'no limit of hours'; fi
     price=$(if [ -n "$id" ]; then price_of "$(field "$(describe "$id")" InstanceType)"; fi)
     if [ -n "$price" ]; then
         say "ten hours on working days cost about \$$(times "$price" 10 22) a month, day and night \$$(times "$price" "$HOURS_PER_MONTH"):" \

@@ -54,6 +54,7 @@ gone() {
     case $waiting_for in
     DependencyViolation | DeleteConflict | VolumeInUse | IncorrectState | InvalidNetworkInterface.InUse | ConflictException) return 1 ;;
     esac
+    if [[ $err == *'currently in use'* ]]; then return 1; fi # an interface, with a code that says something else
     if [[ ! $err =~ \(($codes)\) ]]; then refused=$(tail -n 1 <<<"$err"); fi
 }
 

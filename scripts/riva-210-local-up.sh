@@ -124,6 +124,7 @@ start() {
         would docker compose up --detach --build --remove-orphans
         return
     fi
+    say 'images are built and fetched: minutes, the first time; a NIM has 20 GB'
     compose up --detach --build --remove-orphans --quiet-pull >"$SCRATCH/up" 2>&1 || {
         tail -n 20 "$SCRATCH/up" >&2
         fail "$EXIT_FAILED" 'docker compose could not start them: see above' "More: docker compose logs"
@@ -150,7 +151,8 @@ tell() {
     say "first key               docker compose exec gateway cat /run/secrets/first-app-key"
     say "Grafana                 http://$(address 3000 grafana), user admin, password:"
     say "                        docker compose exec grafana cat /run/secrets/admin-password"
-    say "next                    riva-220-local-smoke-test.sh"
+    say "next                    $(command_for riva-220-local-smoke-test.sh)"
+    say "to end it               $(command_for riva-290-local-down.sh)"
 }
 
 needs docker jq curl

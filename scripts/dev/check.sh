@@ -15,7 +15,7 @@ step() {
     fi
 }
 
-mapfile -t shell_files < <(find scripts .ci -type f \( -name '*.sh' -o -path '.ci/run' \) | sort)
+mapfile -t shell_files < <(find scripts .ci -type f \( -name '*.sh' -o -name '*.bash' -o -path '.ci/run' \) | sort)
 step "style (ruff check)" .venv/bin/ruff check --no-cache .
 step "format (ruff format)" .venv/bin/ruff format --no-cache --check .
 step "types (mypy, strict)" .venv/bin/mypy

@@ -41,7 +41,8 @@ die() {
 
 # alone NAME: two of the same do not run at once here. A second one waits for a minute, then ends.
 alone() {
-    exec {_lock}>"/run/lock/riva-$1"
+    private_folder # /run/lock is everybody's
+    exec {_lock}>"$RUN/.$1.lock"
     flock --wait 60 "$_lock" ||
         die "$EXIT_UNAVAILABLE" "another command ($1) is at work on this machine" "Run this again when it has ended."
 }
@@ -68,6 +69,17 @@ point() {
     mv -T "$1.new" "$1"
 }
 
+# booted: the machine has started for good. The agent takes commands before that, while cloud-init, the driver and docker
+# are still at work. Where there is no cloud-init, there is nothing to wait for.
+booted() {
+    local second
+    for ((second = 0; second < 300; second++)); do
+        if ! [ -d /run/cloud-init ] || [ -e /run/cloud-init/result.json ]; then return 0; fi
+        sleep 1
+    done
+    say 'cloud-init has not ended after 5 minutes; going on'
+}
+
 # private_folder: $RUN is there, and nobody else reads it
 private_folder() { install -d -m 700 "$RUN"; }
 
@@ -80,5 +92,21 @@ imds() {
         curl -sf -m 5 -K - "http://169.254.169.254/latest/meta-data/$1" || true
 }
 
+# trust_gateway: sets $trust, by which curl knows this machine's gateway again: its self-made certificate, or the public
+# key of the one from a secret, which names the machine as clients know it and not localhost.
+# shellcheck disable=SC2034 # its callers use it
+trust_gateway() {
+    local key
+    trust=(--cacert "$STATE/tls/localhost.crt")
+    if grep -q '^TLS_CERT=' "$ETC/gateway.env" 2>/dev/null; then
+        key=$(openssl x509 -in "$(sed -n 's/^TLS_CERT=//p' "$ETC/gateway.env" | tail -n 1 | tr -d "\"'")" -noout -pubkey 2>/dev/null |
+            openssl pkey -pubin -outform der 2>/dev/null | openssl dgst -sha256 -binary | base64)
+        trust=(--insecure --pinnedpubkey "sha256//$key")
+    fi
+}
+
+# without_keys: what a program has printed, without keys of NVIDIA's and of the gateway's, should it have printed one
+without_keys() { sed -E 's/nvapi-[A-Za-z0-9_-]{16,}|rgw_[0-9a-f]{12}_[0-9a-f]{48}/[secret]/g'; }
+
 # last_lines UNIT [LINES]: the end of its log, indented
-last_lines() { journalctl -u "$1" -n "${2:-12}" -o cat --no-pager 2>/dev/null | cut -c 1-300 | sed 's/^/    /' >&2 || true; }
+last_lines() { journalctl -u "$1" -n "${2:-12}" -o cat --no-pager 2>/dev/null | without_keys | cut -c 1-300 | sed 's/^/    /' >&2 || true; }

@@ -4,7 +4,7 @@
 #
 # /opt/riva-gateway/current is what runs; good and before point to what was seen working (mark.sh).
 #
-# Settings: MODE deploy (RELEASE) or good, before; KEY_SECRET CERT_PARAMETER TLS_SECRET NAMES WAIT_S and the
+# Settings: MODE deploy (RELEASE) or good, before; KEY_SECRET CERT_PARAMETER TLS_SECRET NAMES WAIT_S POLL_S and the
 # texts UNIT ADDRESS_HELPER PUBLISH_HELPER
 KEEP=3 # releases
 
@@ -117,13 +117,14 @@ switch() {
 # Streams are taken, or the script ends with what the gateway says.
 wait_ready() {
     local said='' began=$SECONDS
-    until said=$(curl -sk -m 5 --fail-with-body https://127.0.0.1:8443/readyz); do
+    trust_gateway
+    until said=$(curl -s "${trust[@]}" -m 5 --fail-with-body https://localhost:8443/readyz); do
         if (($(systemctl show --property=NRestarts --value riva-gateway) >= 3)); then not_running; fi
         if ((SECONDS - began >= WAIT_S)); then
             if [ -z "$said" ] || ! systemctl is-active --quiet riva-gateway; then not_running; fi
             die "$EXIT_UNAVAILABLE" "the gateway runs and takes no streams: ${said:0:300}" 'Is the recognizer ready? riva-060-readiness.sh'
         fi
-        sleep 1
+        sleep "${POLL_S:-1}"
     done
 }
 not_running() {
@@ -157,6 +158,7 @@ place_files
 ensure_key
 switch
 wait_ready
+"$LIBEXEC/publish-certificate" || say "the certificate could not be published to $CERT_PARAMETER" # at the start it may not have been, either
 prune
 answer release "${release##*/}"
 answer changed "$changed"

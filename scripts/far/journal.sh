@@ -10,5 +10,5 @@ from=(--lines "$LINES_WANTED")
 if [ -n "$AFTER" ]; then from=(--after-cursor "$AFTER"); elif [ -n "$SINCE" ]; then from+=(--since "$SINCE"); fi
 journalctl --unit "$UNIT" --no-pager --output short-iso --show-cursor "${from[@]}" >"$piece" 2>&1 ||
     die "$EXIT_FAILED" "the log of $UNIT cannot be read: $(tail -n 1 "$piece")"
-grep -v -e '^-- cursor: ' -e '^-- No entries --' "$piece" | tail -c "$MOST_BYTES" || true
+grep -v -e '^-- cursor: ' -e '^-- No entries --' "$piece" | without_keys | tail -c "$MOST_BYTES" || true
 answer cursor "$(sed -n 's/^-- cursor: //p' "$piece" | tail -n 1)"

@@ -36,6 +36,12 @@ look_at_gpu() {
     say "GPU: $name, $memory MiB, compute capability $capability, driver $driver"
 }
 
+look_at_docker() {
+    command -v docker >/dev/null ||
+        die "$EXIT_USAGE" 'docker is not installed on this machine' 'Launch from the machine image that 040 picks, or one that has docker and the NVIDIA container toolkit.'
+    systemctl start docker || die "$EXIT_UNAVAILABLE" 'docker does not start on this machine' 'Its log: riva-110-logs.sh --unit docker'
+}
+
 # image_of FILE: the image that such settings name, or nothing
 image_of() { if [ -e "$1" ]; then sed -n 's/^IMAGE=//p' "$1"; fi; }
 cache_of() { if [ -e "$1" ]; then sed -n 's/^CACHE=//p' "$1"; fi; }
@@ -142,8 +148,8 @@ place_files() {
     place "$RUN_HELPER" "$LIBEXEC/nim-run" 755 || true
     place "$KEY_HELPER" "$LIBEXEC/ngc-key" 755 || true
     place "$UNIT" "$UNITS/riva-nim.service" && changed=yes
-    install -d -m 755 "$NIM_STATE/nim-cache"
-    install -d -m 700 -o 1000 -g 1000 "$CACHE" # the user that the container's program runs as
+    install -d -m 700 "$NIM_STATE/nim-cache" # nobody else gets past it …
+    install -d -m 777 "$CACHE"               # … to where the container's program writes, whose user differs between images
     if [ "$changed" = yes ]; then systemctl daemon-reload; fi
     systemctl enable --quiet riva-nim
 }
@@ -167,7 +173,9 @@ runs_as_wanted() {
     systemctl is-active --quiet riva-nim && [ "$(cat "$RUN/nim.running" 2>/dev/null)" = "$(sha256sum <"$settings")" ]
 }
 
+booted
 look_at_gpu
+look_at_docker
 choose_settings
 # The helper needs to know the secret; until the switch nothing else reads these.
 if ! [ -e "$settings" ]; then place "$wanted" "$settings" || true; fi
@@ -185,7 +193,7 @@ changed=no
 if [ "${RESTART:-no}" = yes ] || ! runs_as_wanted; then
     drain
     systemctl reset-failed riva-nim 2>/dev/null || true
-    systemctl restart riva-nim || die "$EXIT_UNAVAILABLE" 'the recognizer'\''s unit does not start' "$(journalctl -u riva-nim -n 5 -o cat --no-pager)"
+    systemctl restart riva-nim || die "$EXIT_UNAVAILABLE" 'the recognizer'\''s unit does not start' "$(journalctl -u riva-nim -n 5 -o cat --no-pager | without_keys)"
     changed=yes
 fi
 undrain

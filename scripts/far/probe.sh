@@ -4,7 +4,7 @@
 #
 # Status 0: ready, with `words` and `models`. 3: not yet, `waiting` says for what. 1: it will not be by itself.
 #
-# Settings: WAIT_S SEEN RELEASE (whose riva-gateway asks it)
+# Settings: WAIT_S POLL_S SEEN RELEASE (whose riva-gateway asks it)
 LOOPING=3 # restarts by systemd that are no accident any more
 
 # shellcheck disable=SC1091

@@ -4,6 +4,7 @@
 #
 # Settings: RELEASE (the archive's SHA-256) BUCKET
 alone release
+booted
 folder=$APP/releases/$RELEASE
 
 fetch() {
@@ -21,11 +22,22 @@ fetch() {
 # pip's lines are for people who look for a reason; the last one names it.
 pip() { "$folder/.venv/bin/python" -m pip --disable-pip-version-check --no-input --quiet "$@" >"$folder/pip.log" 2>&1; }
 
+# The machine's own upgrades hold apt's locks for minutes after its first start.
+install_venv() {
+    local log=$folder/apt.log
+    export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+    until { apt-get update -qq && apt-get install -y -qq -o DPkg::Lock::Timeout=60 python3-venv; } >"$log" 2>&1; do
+        if ((SECONDS > 600)) || ! grep -qi lock "$log"; then
+            die "$EXIT_UNAVAILABLE" 'python3-venv cannot be installed now' "$(tail -n 1 "$log" | cut -c 1-300)" 'Run this again.'
+        fi
+        sleep 10
+    done
+}
+
 install_python() {
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         die "$EXIT_USAGE" "this machine has $(python3 --version), the gateway needs 3.11 or newer" 'Launch from the image that 040 picks.'
-    python3 -c 'import ensurepip' 2>/dev/null || { apt-get update -qq && apt-get install -y -qq python3-venv; } >/dev/null 2>&1 ||
-        die "$EXIT_UNAVAILABLE" 'python3-venv cannot be installed now' 'Run this again.'
+    python3 -c 'import ensurepip' 2>/dev/null || install_venv
     python3 -m venv "$folder/.venv"
     pip install --require-hashes -r "$folder/requirements/runtime.txt" ||
         die "$EXIT_UNAVAILABLE" 'the Python packages cannot be installed now' "$(tail -n 1 "$folder/pip.log" | cut -c 1-300)" \

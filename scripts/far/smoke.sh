@@ -2,7 +2,7 @@
 # Asks the gateway of this machine as a client would: a file over HTTP, a live stream over the WebSocket, a live stream
 # over gRPC, and all of it is refused without a key. Answers with words and milliseconds; judging is for who asked.
 #
-# Settings: KEY_SECRET STREAMS (yes or no) WAIT_S
+# Settings: KEY_SECRET STREAMS (yes or no) WAIT_S POLL_S
 release=$(readlink "$APP/current") || die "$EXIT_USAGE" 'there is no gateway on this machine' 'Put one there: riva-070-deploy-gateway.sh'
 clip=$release/tests/fixtures/greeting.wav
 web=https://localhost:8443 grpc=grpcs://localhost:50052
@@ -12,9 +12,10 @@ trap 'rm -rf "$scratch"' EXIT
 ASR_API_KEY=$(aws secretsmanager get-secret-value --secret-id "$KEY_SECRET" --query SecretString --output text 2>"$scratch/said") ||
     die "$EXIT_UNAVAILABLE" "the key in $KEY_SECRET cannot be read here" "$(tail -n 1 "$scratch/said")" 'Make it: riva-070-deploy-gateway.sh'
 
-# A certificate from a secret names the machine as clients know it, not localhost; this connection leaves no machine.
-trust=(--cacert "$STATE/tls/localhost.crt") gateway_trust=(--ca-cert "$STATE/tls/localhost.crt") own=no
-if grep -q '^TLS_CERT=' "$ETC/gateway.env"; then trust=(--insecure) gateway_trust=(--insecure) own=yes; fi
+# The WebSocket's client knows no public key; HTTP, which comes before, has seen who answers at this port.
+trust_gateway
+gateway_trust=(--ca-cert "$STATE/tls/localhost.crt") own=no
+if grep -q '^TLS_CERT=' "$ETC/gateway.env"; then gateway_trust=(--insecure) own=yes; fi
 
 status_without_key() {
     curl -s -m 10 "${trust[@]}" -o /dev/null -w '%{http_code}' "$web/v1/audio/transcriptions" -F "file=@$clip" || true
@@ -39,7 +40,7 @@ try() {
 }
 
 # A recognizer that has just become ready is seen by the gateway a moment later.
-until curl -s -m 5 "${trust[@]}" -o /dev/null --fail "$web/readyz" || ((SECONDS >= WAIT_S)); do sleep 1; done
+until curl -s -m 5 "${trust[@]}" -o /dev/null --fail "$web/readyz" || ((SECONDS >= WAIT_S)); do sleep "${POLL_S:-1}"; done
 answer without_key "$(status_without_key)"
 try http over_http
 if [ "$STREAMS" = yes ]; then

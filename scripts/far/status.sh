@@ -25,8 +25,8 @@ if [ "$nim" = running ]; then
 fi
 if [ "$gateway" = running ]; then
     gateway='not ready'
-    # Its certificate names the addresses that clients use, not this one.
-    if curl -skf -m 5 -o /dev/null https://127.0.0.1:8443/readyz; then gateway=ready; fi
+    trust_gateway
+    if curl -sf "${trust[@]}" -m 5 -o /dev/null https://localhost:8443/readyz; then gateway=ready; fi
 fi
 answer gpu "$(nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader 2>/dev/null | head -n 1)"
 answer nim "$nim"

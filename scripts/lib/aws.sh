@@ -6,11 +6,12 @@
 
 export AWS_PAGER='' AWS_RETRY_MODE=${AWS_RETRY_MODE:-standard} AWS_MAX_ATTEMPTS=${AWS_MAX_ATTEMPTS:-5}
 
-# ask ARGUMENTS…: a question to AWS as text; "None" and "null" become nothing
+# ask ARGUMENTS…: a question to AWS as text; "None" and "null" become nothing. As text, --query is asked of each page by
+# itself, and AWS likes to answer with an empty page and another one after it: a line "None" before the line that counts.
 ask() {
     local out
     out=$(aws "$@" --output text) || return
-    case $out in None | null) out='' ;; esac
+    if [[ $out == *None* || $out == *null* ]]; then out=$(sed -e '/^None$/d' -e '/^null$/d' <<<"$out"); fi
     printf '%s' "$out"
 }
 
@@ -44,12 +45,9 @@ error_code() { if [[ $1 =~ \(([A-Za-z0-9.]+)\) ]]; then printf '%s' "${BASH_REMA
 
 # would COMMAND…: what --dry-run leaves out, as one could type it
 would() {
-    local word line=''
-    for word in "$@"; do
-        if [[ ! $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]]; then word=${word@Q}; fi
-        line+=" $word"
-    done
-    printf '  would:%s\n' "$line" >&2
+    local typed
+    as_typed "$@"
+    folded 9 $' \\' '  would:' "${typed[@]}" >&2
 }
 
 # is_new ID: it is a placeholder of --dry-run; there is nothing to ask about it yet
@@ -78,7 +76,8 @@ instance_tag() {
 }
 tag_instance() {
     if ! dry && [ "$(instance_tag "$1" "$2")" = "$3" ]; then return 0; fi
-    told_or '' ec2 create-tags --resources "$1" --tags "Key=$2,Value=$3"
+    # As JSON: a value may come from the machine, and a comma in it begins nothing new.
+    told_or '' ec2 create-tags --resources "$1" --tags "$(jq -cn --arg key "$2" --arg value "$3" '[{Key: $key, Value: $value}]')"
 }
 
 # the_instance [STATES]: like instance, and the script ends where there is none
@@ -86,8 +85,12 @@ the_instance() {
     local id
     id=$(instance "${1:-}") || exit
     if [ -z "$id" ] && dry; then id='<instance>'; fi # an earlier step would have made it
-    [ -n "$id" ] || fail "$EXIT_USAGE" "the deployment '${opt[deployment]}' has no instance${1:+ that is $1}" \
-        "Start one: riva-000-up.sh --deployment ${opt[deployment]}" "See what there is: riva-100-status.sh"
+    if [ -z "$id" ] && [ -n "${1:-}" ] && [ -n "$(instance)" ]; then
+        fail "$EXIT_USAGE" "the deployment '${opt[deployment]}' has no instance that is $1" \
+            "There is one: $(command_for riva-130-start.sh) starts it, $(command_for riva-100-status.sh) says how it is."
+    fi
+    [ -n "$id" ] || fail "$EXIT_USAGE" "the deployment '${opt[deployment]}' has no instance" \
+        "Make one: $(command_for riva-000-up.sh)" "See what there is: $(command_for riva-100-status.sh)"
     printf '%s' "$id"
 }
 
@@ -95,8 +98,8 @@ the_instance() {
 account() {
     local out
     the_region >/dev/null
-    out=$(aws sts get-caller-identity --query Account --output text 2>&1) ||
-        fail "$EXIT_USAGE" "AWS does not know who you are" "$(tail -n 1 <<<"$out")" \
+    out=$(aws sts get-caller-identity --query Account --output text 2>"$SCRATCH/account") || # apart: warnings go there, too
+        fail "$EXIT_USAGE" "AWS does not know who you are" "$(tail -n 1 "$SCRATCH/account")" \
             "Log in (aws configure, aws sso login), or name a profile: AWS_PROFILE=… ${0##*/}"
     printf '%s' "$out"
 }

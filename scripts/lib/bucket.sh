@@ -6,7 +6,13 @@ ensure_bucket() {
     local name=$1 owner=$2 there wanted
     # A bucket's name is anybody's to take: one of ours that another account owns must not get our releases.
     if there=$(look 'NoSuchBucket|NoSuchBucketException' s3api get-bucket-location --bucket "$name" --expected-bucket-owner "$owner"); then
-        if [ -n "$there" ]; then kept "bucket $name"; else create_bucket "$name"; fi
+        if [ -z "$there" ]; then
+            create_bucket "$name"
+        elif bucket_is_ours "$name"; then
+            kept "bucket $name"
+        else
+            fail "$EXIT_USAGE" "the bucket $name is another deployment's" "Name this one differently: --deployment"
+        fi
     else
         fail "$EXIT_USAGE" "the bucket $name cannot be used: see above" \
             "It belongs to another account, or these credentials may not see it. Name the deployment differently: --deployment"
@@ -31,6 +37,7 @@ create_bucket() {
     # us-east-1 is S3's home, and the only region that must not be named.
     if [ "$region" != us-east-1 ]; then where=(--create-bucket-configuration "LocationConstraint=$region"); fi
     told_or BucketAlreadyOwnedByYou s3api create-bucket --bucket "$1" "${where[@]}"
+    if ! dry; then aws s3api wait bucket-exists --bucket "$1"; fi
     made "bucket $1"
 }
 

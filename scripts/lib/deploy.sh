@@ -5,7 +5,13 @@
 #   flags.sh   flags and --help
 #   aws.sh     asking and telling AWS; finding things by tag
 #   remote.sh  running scripts/far/*.sh on the machine
+if ((BASH_VERSINFO[0] < 5)); then # macOS has 3.2 of its own; what follows would fail there in riddles
+    printf '%s: this needs bash 5, and runs in bash %s\n' "${0##*/}" "$BASH_VERSION" >&2
+    printf '  macOS: brew install bash, then run this in a new terminal. Linux: a distribution of 2019 or later has it.\n' >&2
+    exit 2
+fi
 set -euo pipefail
+shopt -s inherit_errexit # what fails inside of $(…) ends it, too
 
 LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$LIB/say.sh"

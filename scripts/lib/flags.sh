@@ -30,17 +30,44 @@ switch() { _order+=("$1") _takes[$1]='' opt[${1//-/_}]=no _help[$1]=$2; }
 # usage: --help's text, on stdout
 usage() {
     local name left
-    printf '%s: %s\n' "${0##*/}" "${_about[0]}"
+    local -a text=()
+    read -ra text <<<"${_about[0]}"
+    folded 2 '' "${0##*/}:" "${text[@]}"
     printf '\nUsage: %s [flags]%s\n\n' "${0##*/}" "${_words_help:+ $_words_help}"
     for name in "${_order[@]}"; do
         left="--$name${_takes[$name]:+ ${_takes[$name]}}"
-        printf '  %-26s %s' "$left" "${_help[$name]}"
-        if [ -n "${_takes[$name]}" ] && [ -n "${opt[${name//-/_}]}" ]; then printf ' (%s)' "${opt[${name//-/_}]}"; fi
-        printf '\n'
+        read -ra text <<<"${_help[$name]}"
+        if [ -n "${_takes[$name]}" ] && [ -n "${opt[${name//-/_}]}" ]; then text+=("(${opt[${name//-/_}]})"); fi
+        folded 29 '' "$(printf '  %-26s' "$left")" "${text[@]}"
     done
-    if ((${#_about[@]} > 1)); then printf '\n%s' "$(printf '%s\n' "${_about[@]:1}")" && printf '\n'; fi
+    _more
     printf '\nExit status: 0 done, 1 failed, 2 a flag or credential is wrong, 3 not now: run it again, 4 rolled back.\n'
 }
+
+# _more: what `about` says after its first line: prose, and the lines of lists, which stay lines
+_more() {
+    local line left
+    local -a text=() prose=()
+    if ((${#_about[@]} > 1)); then printf '\n'; fi
+    while IFS= read -r line; do
+        if [[ $line =~ ^(\ +[^\ ]+\ *)\ (.*)$ ]]; then
+            left=${BASH_REMATCH[1]}
+            read -ra text <<<"${BASH_REMATCH[2]}"
+            _paragraph "${prose[@]}"
+            prose=()
+            if ((${#line} > WIDTH)); then folded "$((${#left} + 1))" '' "$left" "${text[@]}"; else printf '%s\n' "$line"; fi
+            continue
+        fi
+        if [[ $line == -* ]]; then # what it says of a flag begins anew
+            _paragraph "${prose[@]}"
+            prose=()
+        fi
+        read -ra text <<<"$line"
+        prose+=("${text[@]}")
+    done < <(if ((${#_about[@]} > 1)); then printf '%s\n' "${_about[@]:1}"; fi)
+    _paragraph "${prose[@]}"
+}
+_paragraph() { if (($# > 0)); then folded 0 '' "$@"; fi; }
 
 # parse "$@"
 parse() {
@@ -58,7 +85,7 @@ parse() {
             exit 0
             ;;
         -y) opt[yes]=yes ;;
-        --*)
+        --[a-zA-Z]*)
             name=${1#--}
             value=''
             if [[ $name == *=* ]]; then value=${name#*=} name=${name%%=*}; fi
@@ -85,7 +112,19 @@ parse() {
     [[ ${opt[deployment]} =~ ^[a-z][a-z0-9-]{0,22}$ ]] ||
         fail "$EXIT_USAGE" "--deployment '${opt[deployment]}' cannot be a name" \
             "It becomes part of many names: lower-case letters, digits and -, a letter first, at most 23 characters."
+    _remember
     if [ -n "${opt[region]:-}" ]; then export AWS_REGION=${opt[region]} AWS_DEFAULT_REGION=${opt[region]}; fi
+}
+
+# _remember: $DEPLOY_SAME, the flags that name this deployment, where the environment does not; for `command_for`. $within: this is
+# run by another script, which has said so already.
+_remember() {
+    within=${DEPLOY_SAME+yes}
+    if [ -n "$within" ]; then return 0; fi
+    DEPLOY_SAME=''
+    if [ "${opt[deployment]}" != "${DEPLOY_NAME:-riva}" ]; then DEPLOY_SAME+=" --deployment ${opt[deployment]}"; fi
+    if [ "${opt[region]:-}" != "${AWS_REGION:-${AWS_DEFAULT_REGION:-}}" ]; then DEPLOY_SAME+=" --region ${opt[region]}"; fi
+    export DEPLOY_SAME
 }
 
 _unknown() {

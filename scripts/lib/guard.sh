@@ -5,7 +5,16 @@ SCHEDULE=nightly-stop
 # nightly_stop: what is scheduled, as JSON; nothing where nothing is
 nightly_stop() { look ResourceNotFoundException scheduler get-schedule --group-name "riva-${opt[deployment]}" --name "$SCHEDULE"; }
 
-# scheduled JSON: for people
+# nightly_words TEXT: what scheduled gives, for people
+nightly_words() {
+    if [[ $1 =~ ^cron\(([0-9]+)\ ([0-9]+)\ \*\ \*\ \?\ \*\)\ (.*)$ ]]; then
+        printf 'every day at %02d:%02d, %s' "${BASH_REMATCH[2]}" "${BASH_REMATCH[1]}" "${BASH_REMATCH[3]}"
+    else
+        printf '%s' "$1"
+    fi
+}
+
+# scheduled JSON: its times as AWS writes them, and their time zone
 scheduled() {
     jq -r '"\(.ScheduleExpression) \(.ScheduleExpressionTimezone // "UTC")"' <<<"$1"
 }

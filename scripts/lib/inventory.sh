@@ -2,21 +2,25 @@
 # What there is of a deployment, asked from AWS: by tag where things have tags, by name where they do not. The same list
 # says what will be destroyed, and proves afterwards that it is. Sourced after role.sh and machine.sh.
 
+# Besides the deployment's tag, which people put on things of their own, too, to see what they cost together.
+MADE_HERE=Name=tag:riva:by,Values=riva-gateway
+
 # inventory: "KIND ID DETAIL", a line each, tabs between. Kinds: schedule, instance, elastic-ip, volume, interface, group,
 # profile, role, secret, parameter, bucket; other: what carries the tag and is another script's.
 inventory() {
     local d=${opt[deployment]} rows
     rows=$(schedules "$d" &&
-        listed instance ec2 describe-instances --filters "$(mine)" \
+        listed instance ec2 describe-instances --filters "$(mine)" "$MADE_HERE" \
             Name=instance-state-name,Values=pending,running,stopping,stopped,shutting-down \
             --query 'Reservations[].Instances[].[InstanceId,InstanceType,State.Name]' &&
-        listed elastic-ip ec2 describe-addresses --filters "$(mine)" --query 'Addresses[].[AllocationId,PublicIp]' &&
-        listed volume ec2 describe-volumes --filters "$(mine)" --query 'Volumes[].[VolumeId,Size]' &&
-        listed interface ec2 describe-network-interfaces --filters "$(mine)" --query 'NetworkInterfaces[].[NetworkInterfaceId,Status]' &&
-        listed group ec2 describe-security-groups --filters "$(mine)" --query 'reverse(sort_by(SecurityGroups,&GroupName))[].[GroupId,GroupName]' &&
+        listed elastic-ip ec2 describe-addresses --filters "$(mine)" "$MADE_HERE" --query 'Addresses[].[AllocationId,PublicIp]' &&
+        listed volume ec2 describe-volumes --filters "$(mine)" "$MADE_HERE" --query 'Volumes[].[VolumeId,Size]' &&
+        listed interface ec2 describe-network-interfaces --filters "$(mine)" "$MADE_HERE" --query 'NetworkInterfaces[].[NetworkInterfaceId,Status]' &&
+        listed group ec2 describe-security-groups --filters "$(mine)" "$MADE_HERE" --query 'reverse(sort_by(SecurityGroups,&GroupName))[].[GroupId,GroupName]' &&
         roles "$d" &&
-        listed secret secretsmanager list-secrets --filters "Key=name,Values=riva-$d/" --query 'SecretList[].[Name]' &&
-        listed parameter ssm describe-parameters --parameter-filters "Key=Name,Option=BeginsWith,Values=/riva/$d/" --query 'Parameters[].[Name]' &&
+        secrets "$d" &&
+        listed parameter ssm describe-parameters --parameter-filters "Key=Name,Option=Equals,Values=/riva/$d/gateway-certificate" \
+            --query 'Parameters[].[Name]' &&
         buckets "$d" && others) || return
     if [ -n "$rows" ]; then printf '%s\n' "$rows"; fi
 }
@@ -40,19 +44,29 @@ roles() {
     local name there
     for name in "riva-$1" "riva-$1-scheduler"; do
         there=$(look NoSuchEntity iam get-role --role-name "$name") || return
-        if [ -z "$there" ]; then continue; fi
-        jq -r --arg d "$1" --arg region "$region" --arg name "$name" '.Role.Tags // [] | from_entries |
-            select(.["riva:deployment"] == $d and (.["riva:region"] // $region) == $region) | "role\t\($name)"' <<<"$there"
+        if [ -n "$there" ] && is_ours "$(jq -c '.Role.Tags // []' <<<"$there")"; then printf 'role\t%s\n' "$name"; fi
     done
     there=$(look NoSuchEntity iam get-instance-profile --instance-profile-name "riva-$1") || return
-    jq -r --arg d "$1" --arg name "riva-$1" --arg region "$region" '.InstanceProfile.Tags // [] | from_entries |
-        select(.["riva:deployment"] == $d and (.["riva:region"] // $region) == $region) | "profile\t\($name)"' <<<"${there:-{\}}"
+    if [ -n "$there" ] && is_ours "$(jq -c '.InstanceProfile.Tags // []' <<<"$there")"; then printf 'profile\triva-%s\n' "$1"; fi
+}
+
+# Those with the tag; one that somebody else keeps under such a name is theirs. The NGC key stays while SageMaker's
+# endpoint of this deployment reads it, too: as long as there is its role, in this region.
+secrets() {
+    local role needed='' name there
+    role=$(look NoSuchEntity iam get-role --role-name "riva-$1-sagemaker") || return
+    if [ -n "$role" ] && is_ours "$(jq -c '.Role.Tags // []' <<<"$role")"; then needed=riva-$1/ngc; fi
+    for name in ngc gateway-key; do # by name: AWS's list of secrets is minutes behind
+        there=$(look ResourceNotFoundException secretsmanager describe-secret --secret-id "riva-$1/$name") || return
+        jq -r --arg d "$1" --arg needed "$needed" 'select((.Tags // [] | from_entries)["riva:deployment"] == $d and .DeletedDate == null) |
+            .Name | select(. != $needed) | "secret\t\(.)"' <<<"${there:-{\}}"
+    done
 }
 
 buckets() {
     local name=riva-$1-$account-$region there
     there=$(look NoSuchBucket s3api get-bucket-location --bucket "$name" --expected-bucket-owner "$account") || return
-    if [ -n "$there" ]; then printf 'bucket\t%s\n' "$name"; fi
+    if [ -n "$there" ] && bucket_is_ours "$name"; then printf 'bucket\t%s\n' "$name"; fi
 }
 
 # Deleted things stay in this index for minutes; kinds that were asked for by themselves above are left out.
@@ -61,7 +75,7 @@ others() {
     arns=$(ask resourcegroupstaggingapi get-resources --tag-filters "Key=riva:deployment,Values=${opt[deployment]}" \
         --query 'ResourceTagMappingList[].ResourceARN') || return
     tr '\t' '\n' <<<"$arns" | sed -E '/^$/d; /:ec2:[^:]*:[^:]*:(instance|volume|security-group|security-group-rule|network-interface|elastic-ip|spot-instances-request)\//d
-        /:(secretsmanager|s3|ssm|scheduler|iam):/d; s/^/other\t/'
+        /:(secretsmanager|s3|ssm|scheduler|iam):/d; s/^/other'$'\t''/'
 }
 
 # of_kind KIND LIST: the ids of that kind, a line each

@@ -3,7 +3,7 @@
 
 INSTANCE_TYPES=$LIB/instance-types.tsv NIM_PROFILES=$LIB/nim-profiles.tsv
 LEAST_GPU_MIB=16000 LEAST_CAPABILITY=8.0 # what NVIDIA's support matrix asks of a GPU
-GP3_USD_PER_GIB_MONTH=0.08 ADDRESS_USD_PER_HOUR=0.005 HOURS_PER_MONTH=730
+GP3_USD_PER_GIB_MONTH=0.08 ADDRESS_USD_PER_HOUR=0.005 SECRETS_USD_PER_MONTH=0.80 HOURS_PER_MONTH=730
 
 # machine_flags: those that say what machine is wanted, the same for every script
 machine_flags() {

@@ -7,8 +7,8 @@ PULL_LIMIT_S=${DEPLOY_PULL_LIMIT_S:-3600} # an image has 10 GB and more
 # recognizer_flags: those that say which recognizer is wanted
 recognizer_flags() {
     flag profile NAME '' "$(profiles); unset: the one that is there, at first rnnt"
-    flag tag TAG '' "another version of its image; unset: the pinned one, or the one that is there"
-    flag image IMAGE '' 'another image, as nvcr.io/nim/nvidia/NAME'
+    flag tag TAG '' "another version of the recognizer's image; unset: the pinned one, or the one that is there"
+    flag image IMAGE '' 'another image of a recognizer, as nvcr.io/nim/nvidia/NAME'
     flag selector TEXT '' 'another NIM_TAGS_SELECTOR, as name=…,mode=str'
     switch classic "NVIDIA's Riva quickstart instead of a NIM"
     switch allow-unsupported-gpu 'go on with a GPU that is known not to fit'
@@ -65,7 +65,7 @@ choose_recognizer() {
 # anything changed.
 deploy_recognizer() {
     far_answers nim.sh "$PULL_LIMIT_S" "DEPLOYMENT=${opt[deployment]}" "REGION=$(the_region)" "SECRET=riva-${opt[deployment]}/ngc" \
-        "UNIT=@units/riva-nim.service" "RUN_HELPER=@helpers/nim-run.sh" "KEY_HELPER=@helpers/ngc-key.sh" "$@" || exit
+        "UNIT@=units/riva-nim.service" "RUN_HELPER@=helpers/nim-run.sh" "KEY_HELPER@=helpers/ngc-key.sh" "$@" || exit
     if dry; then return 0; fi
     if [ "${answer[changed]}" = fetched ]; then
         made "${answer[image]} is on the machine"
@@ -74,7 +74,8 @@ deploy_recognizer() {
     tag_instance "$far_instance" riva:profile "${answer[profile]}"
     tag_instance "$far_instance" riva:nim-image "${answer[image]}"
     if [ "${answer[changed]}" = yes ]; then
-        made "${answer[image]} starts; it may take half an hour the first time, minutes later (riva-060-readiness.sh waits for it)"
+        made "${answer[image]} starts"
+        say 'it may take half an hour the first time, minutes later; riva-060-readiness.sh waits for it'
     else
         kept "${answer[image]} runs with these settings already"
     fi

@@ -20,9 +20,24 @@ same() { [ -n "$1" ] && [ "$(jq -cS . <<<"$1")" = "$(jq -cS . <<<"$2")" ]; }
 # partition: aws, aws-cn or aws-us-gov, from these credentials' own name
 partition() { ask sts get-caller-identity --query Arn | cut -d : -f 2; }
 
-# trust SERVICE: it may take a role
+# once_gone COMMAND…: makes what was destroyed a moment ago under that name, and is on its way out in AWS for a while
+once_gone() {
+    local err status began=$SECONDS
+    while :; do
+        status=0
+        err=$("$@" 2>&1) || status=$?
+        if ((status == 0)) || [[ $err != *'scheduled for deletion'* ]] || ((SECONDS - began > 90)); then break; fi
+        sleep "${DEPLOY_POLL_S:-10}"
+    done
+    if [ -n "$err" ]; then printf '%s\n' "$err" >&2; fi
+    return "$status"
+}
+
+# trust SERVICE: it may take a role. Of EC2 alone the name differs in China.
 trust() {
-    jq -cn --arg service "$1.amazonaws.com" '{Version: "2012-10-17",
+    local service=$1.amazonaws.com
+    if [ "$1/${partition:-}" = ec2/aws-cn ]; then service+=.cn; fi
+    jq -cn --arg service "$service" '{Version: "2012-10-17",
         Statement: [{Effect: "Allow", Principal: {Service: $service}, Action: "sts:AssumeRole"}]}'
 }
 
@@ -30,12 +45,16 @@ trust() {
 role_policy() {
     jq -cn --arg d "${opt[deployment]}" --arg at "arn:$1" --arg place "$2:$3" --arg bucket "$4" --arg more "${5:-}" '
         def secret(name): "\($at):secretsmanager:\($place):secret:riva-\($d)/\(name)-??????";
+        def certificate: "\($at):ssm:\($place):parameter/riva/\($d)/gateway-certificate";
         def may(what; whereon): {Effect: "Allow", Action: what, Resource: whereon};
         {Version: "2012-10-17", Statement: [
             may("secretsmanager:GetSecretValue"; [secret("ngc"), secret("gateway-key")] + if $more == "" then [] else [$more] end),
             may("secretsmanager:PutSecretValue"; secret("gateway-key")),
             may("s3:GetObject"; "\($at):s3:::\($bucket)/releases/*"),
-            may(["ssm:GetParameter", "ssm:PutParameter"]; "\($at):ssm:\($place):parameter/riva/\($d)/*")]}'
+            may(["ssm:GetParameter", "ssm:PutParameter"]; certificate),
+            # What AWS has its agents use lets them read every parameter of the account, secrets among them.
+            {Effect: "Deny", Action: ["ssm:GetParameter", "ssm:GetParameters", "ssm:GetParametersByPath", "ssm:GetParameterHistory"],
+             NotResource: certificate}]}'
 }
 
 # ensure_role: riva-<deployment>, as role and as instance profile, is there and may do what it should and no more
@@ -52,6 +71,7 @@ ensure_role() {
         # shellcheck disable=SC2046 # words
         told_or '' iam create-role --role-name "$name" --assume-role-policy-document "$(trust ec2)" \
             --description "riva-gateway: what the machine of '${opt[deployment]}' may do" --tags $(tags) "Key=riva:region,Value=$region"
+        if ! dry; then aws iam wait role-exists --role-name "$name"; fi
         made "role $name"
     else
         check_role "$name" "$there"
@@ -74,9 +94,25 @@ ensure_role() {
         if ! dry; then aws iam wait instance-profile-exists --instance-profile-name "$name"; fi
         made "instance profile $name"
     fi
+    if jq -e --arg name "$name" '.InstanceProfile.Roles // [] | any(.RoleName != $name)' >/dev/null <<<"${profile:-{\}}"; then
+        fail "$EXIT_USAGE" "the instance profile $name gives a role that these scripts did not make" "Name the deployment differently: --deployment"
+    fi
     if ! jq -e --arg name "$name" '.InstanceProfile.Roles // [] | any(.RoleName == $name)' >/dev/null <<<"${profile:-{\}}"; then
         told_or LimitExceeded iam add-role-to-instance-profile --instance-profile-name "$name" --role-name "$name"
     fi
+}
+
+# is_ours JSON_TAGS: this deployment's, in this region where that is told apart
+is_ours() {
+    jq -e --arg d "${opt[deployment]}" --arg region "$region" 'from_entries |
+        .["riva:deployment"] == $d and (.["riva:region"] // $region) == $region' >/dev/null <<<"$1"
+}
+
+# bucket_is_ours NAME: it has this deployment's tag, or none yet: then it was broken off when it was made
+bucket_is_ours() {
+    local there
+    there=$(look NoSuchTagSet s3api get-bucket-tagging --bucket "$1" --expected-bucket-owner "$account") || return
+    jq -e --arg d "${opt[deployment]}" '.TagSet // [] | from_entries | (.["riva:deployment"] // $d) == $d' >/dev/null <<<"${there:-{\}}"
 }
 
 # check_role NAME JSON: roles are the account's, not a region's: two deployments of one name would share it

@@ -22,9 +22,59 @@ step() { printf '%s%s%s\n' "$_bold" "$*" "$_plain" >&2; }
 # say TEXT: a line below it
 say() { printf '  %s\n' "$*" >&2; }
 
+# good TEXT: looked at, and as it should be
+good() { printf '  %s✓%s %s\n' "$_green" "$_plain" "$*" >&2; }
+
 # made TEXT / kept TEXT: something is there now / was there already
-made() { dry || printf '  %s✓%s %s\n' "$_green" "$_plain" "$*" >&2; }
+made() { dry || good "$@"; }
 kept() { printf '  %s= %s%s\n' "$_dim" "$*" "$_plain" >&2; }
+
+# folded INDENT END HEAD WORD…: HEAD and the words on lines of $WIDTH columns at most; END ends each that is gone on from
+WIDTH=108
+folded() {
+    local indent=$1 end=$2 line=$3 word fresh=yes
+    shift 3
+    for word in "$@"; do
+        if [ -z "$fresh" ] && ((${#line} + 1 + ${#word} + ${#end} > WIDTH)); then
+            printf '%s%s\n' "$line" "$end"
+            printf -v line '%*s' "$indent" ''
+            line+=$word
+        else
+            line+=" $word"
+        fi
+        fresh=''
+    done
+    printf '%s\n' "$line"
+}
+
+# as_typed WORD…: a command as one could type it, a line in ${typed[]} for each flag with its value
+as_typed() {
+    local word
+    typed=()
+    for word in "$@"; do
+        if [[ ! $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]]; then word=${word@Q}; fi
+        if ((${#typed[@]} == 0)) || [[ $word == --* ]]; then typed+=("$word"); else typed[-1]+=" $word"; fi
+    done
+}
+
+# next_step WHY COMMAND…: what one may want to type now. A script that another one runs leaves that to it.
+next_step() {
+    local why=$1 typed
+    local -a words=()
+    if [ -n "$within" ]; then return 0; fi
+    shift
+    read -ra words <<<"$*"
+    as_typed "${words[@]}"
+    printf '  %s\n' "$why" >&2
+    folded 10 $' \\' '     ' "${typed[@]}" >&2
+}
+
+# command_for NAME: how it is typed from here, with the deployment and the region that were asked for
+command_for() {
+    local folder=${LIB%/lib}
+    if [[ $folder == "$PWD"/* ]]; then folder=${folder#"$PWD"/}; fi
+    printf '%s' "$folder/$1$DEPLOY_SAME"
+}
 
 # warn TEXT: goes on, and somebody should know
 warn() { printf '  %s!%s %s\n' "$_red" "$_plain" "$*" >&2; }
@@ -45,14 +95,14 @@ confirm() {
     if [ "${opt[yes]}" = yes ] || [ "${opt[dry_run]}" = yes ]; then return 0; fi
     [ -t 0 ] || fail "$EXIT_USAGE" "this asks \"$1\", and there is no terminal to answer on" "Say --yes to agree beforehand."
     printf '  %s [y/N] ' "$1" >&2
-    read -r answer
+    read -r answer || true # Ctrl-D is a no
     [[ $answer =~ ^[yY] ]] || fail "$EXIT_USAGE" "nothing was changed"
 }
 
 # wait_until SECONDS WHAT COMMAND…: asks COMMAND every ${DEPLOY_POLL_S:-10} s until it succeeds. It may say in
-# $waiting_for what it waits for; that is shown when it changes. Returns 1 when the time is over.
+# $waiting_for what it waits for; that is shown when it changes, and every minute. Returns 1 when the time is over.
 wait_until() {
-    local limit_s=$1 what=$2 began=$SECONDS shown='' poll=${DEPLOY_POLL_S:-10}
+    local limit_s=$1 what=$2 began=$SECONDS told=$SECONDS shown='' poll=${DEPLOY_POLL_S:-10}
     shift 2
     waiting_for=''
     if [ "${opt[dry_run]}" = yes ]; then
@@ -61,13 +111,15 @@ wait_until() {
     fi
     until "$@"; do
         if ((SECONDS - began >= limit_s)); then return 1; fi
-        if [ -n "$waiting_for" ] && [ "$waiting_for" != "$shown" ]; then
+        if [ -n "$waiting_for" ] && { [ "$waiting_for" != "$shown" ] || ((SECONDS - told >= 60)); }; then
             say "$what: $waiting_for ($((SECONDS - began)) s)"
-            shown=$waiting_for
+            shown=$waiting_for told=$SECONDS
         fi
         sleep "$poll"
     done
 }
 
 # minutes SECONDS: as people say it
-minutes() { if (($1 >= 120)); then echo "$(($1 / 60)) minutes"; else echo "$1 seconds"; fi; }
+minutes() {
+    if (($1 >= 120)); then echo "$(($1 / 60)) minutes"; elif (($1 == 1)); then echo '1 second'; else echo "$1 seconds"; fi
+}

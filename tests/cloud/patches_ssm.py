@@ -18,6 +18,7 @@ from cloud.patches_ec2 import all_instances
 
 PUBLIC = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
 MOST_OUTPUT, MOST_ERRORS = 24_000, 8_000  # characters that Systems Manager keeps
+ANSWER_S = 5.0
 
 
 def patch_ssm(machines: Machines) -> None:
@@ -99,14 +100,31 @@ def _commands(machines: Machines) -> None:
     ) -> dict[str, Any]:
         invocation: dict[str, Any] = answer(self, instance_id, plugin_name)
         invocation.update(Status="InProgress", StatusDetails="InProgress", ResponseCode=-1)
+        self.asked, self.ended = False, threading.Event()
         threading.Thread(target=_run, args=(machines, self, invocation), daemon=True).start()
         return invocation
 
+    def get_command_invocation(self: Any, command_id: str, instance_id: str, plugin_name: str | None) -> dict[str, Any]:
+        """The first answer comes at once. The next waits for the end, for a while: asking is what costs time here."""
+        command = self.get_command_by_id(command_id)
+        if command.asked:
+            command.ended.wait(ANSWER_S)
+        command.asked = True
+        return dict(command.get_invocation(instance_id, plugin_name))
+
     models.SimpleSystemManagerBackend.send_command = send_command
+    models.SimpleSystemManagerBackend.get_command_invocation = get_command_invocation
     models.Command.invocation_response = invocation_response
 
 
 def _run(machines: Machines, command: Any, invocation: dict[str, Any]) -> None:
+    try:
+        _ran(machines, command, invocation)
+    finally:
+        command.ended.set()
+
+
+def _ran(machines: Machines, command: Any, invocation: dict[str, Any]) -> None:
     if ended := _fault(command.comment or ""):
         status = {"TimedOut": "ExecutionTimedOut", "Undeliverable": "Undeliverable"}.get(ended, ended)
         invocation.update(Status=ended, StatusDetails=status, ResponseCode=-1)

@@ -33,6 +33,19 @@ def patch_iam() -> None:
         return re.fullmatch(re.escape(pattern).replace(r"\*", ".*").replace(r"\?", "."), text)
 
     IAMPolicyStatement._match = staticmethod(match)
+    decide = IAMPolicyStatement.is_action_permitted
+
+    def is_action_permitted(self: Any, action: str, resource: str = "*", *more: Any, **named: Any) -> PermissionResult:
+        """moto knows no NotResource."""
+        statement = self._statement
+        if "NotResource" not in statement:
+            return decide(self, action, resource, *more, **named)
+        if self._check_element_matches("NotResource", resource):
+            return PermissionResult.NEUTRAL
+        everywhere = {key: value for key, value in statement.items() if key != "NotResource"} | {"Resource": "*"}
+        return decide(IAMPolicyStatement(everywhere), action, resource, *more, **named)
+
+    IAMPolicyStatement.is_action_permitted = is_action_permitted
 
 
 def may(call: dict[str, Any]) -> bool:

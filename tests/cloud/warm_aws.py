@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import marshal
 import os
 import signal
 import socket
@@ -17,24 +18,28 @@ import sys
 from pathlib import Path
 from typing import Any
 
+# Modules that are part of the interpreter alone: loading others is most of what a short program costs.
 STUB = """#!{python} -IS
-import json
+import _socket
+import marshal
 import os
-import socket
 import sys
 
 # The endpoint of the machine's cloud; an operator has it in the environment.
 if "{endpoint}":
+    import json
+
     os.environ.setdefault("AWS_ENDPOINT_URL", "{endpoint}")
     with open("/var/lib/stand-in/argv", "a") as file:
         file.write(json.dumps(["aws", *sys.argv[1:]]) + "\\n")
 if os.environ.get("COLD_AWS"):
     os.execv("{real}", ["aws", *sys.argv[1:]])
-there = socket.socket(socket.AF_UNIX)
+there = _socket.socket(_socket.AF_UNIX)
 there.connect("{place}")
-asked = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
+asked = marshal.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)])
 spaces = [os.open(path, os.O_RDONLY) for path in ("/", "/proc/self/ns/net", "/proc/self/ns/pid")]
-socket.send_fds(there, [len(asked).to_bytes(8, "big")], [0, 1, 2, *spaces])
+files = b"".join(file.to_bytes(4, sys.byteorder) for file in [0, 1, 2, *spaces])
+there.sendmsg([len(asked).to_bytes(8, "big")], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
 there.sendall(asked)
 status = there.recv(1)
 os._exit(status[0] if status else 70)
@@ -79,13 +84,16 @@ def main(place: str, record: str) -> None:
 
     driver = create_clidriver()
     loader = driver.session.get_component("data_loader")
-    driver._get_command_table()
+    commands = driver._get_command_table()
     for name in SERVICES:
         for kind in ("service-2", "endpoint-rule-set-1", "paginators-1", "waiters-2"):
             try:
                 loader.load_service_model(name, kind)
             except Exception:  # not every service has every kind
                 continue
+        commands["s3api" if name == "s3" else name]._get_command_table()
+        # The names of its methods and the rules of its endpoint are worked out for the first client, and kept.
+        driver.session.create_client(name, "us-east-2", aws_access_key_id="-", aws_secret_access_key="-")
     driver.session._get_internal_component("endpoint_resolver")
     for name in ("partitions", "_retry", "sdk-default-configuration"):
         loader.load_data(name)
@@ -114,7 +122,7 @@ def _typed(there: socket.socket, driver: Any, log: int) -> int:
     size, data = int.from_bytes(head, "big"), b""
     while len(data) < size:
         data += there.recv(size - len(data))
-    words, folder, variables = json.loads(data)
+    words, folder, variables = marshal.loads(data)
     _, user, group = struct.unpack("3i", there.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     os.write(log, json.dumps([user, words]).encode() + b"\n")
     os.close(log)

@@ -60,6 +60,17 @@ def containers(far: Far) -> list[list[str]]:
     return [words for words in far.argv if words[:2] == ["docker", "run"] and "riva-nim" in words]
 
 
+def heard(cloud: Cloud, far: Far) -> str:
+    """The words that a client with the key gets over HTTP; it waits for a gateway that is about to be ready."""
+    line = (
+        "for i in {1..200}; do curl -skf -o /dev/null https://localhost:8443/readyz && break; sleep 0.1; done;"
+        " curl -sk -m 20 -K - -F file=@/opt/riva-gateway/current/tests/fixtures/greeting.wav -F response_format=text"
+        " https://localhost:8443/v1/audio/transcriptions"
+    )
+    key = value(cloud, "riva-riva/gateway-key")
+    return " ".join(far.run(line, input=f'header = "Authorization: Bearer {key}"').out.split())
+
+
 def value(cloud: Cloud, secret: str) -> str:
     """What a secret holds; nothing where it is not there, or empty."""
     try:

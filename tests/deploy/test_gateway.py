@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 
 from cloud.client import TREE, Cloud, Far, Ran
-from deploy.far_steps import BUCKET, WORDS, await_online, machine, tags, value
+from deploy.far_steps import BUCKET, WORDS, await_online, heard, machine, tags, value
 from server.certificates import make_certificate
 
 KEY_SECRET = "riva-riva/gateway-key"
@@ -86,6 +86,15 @@ def test_its_key_is_in_the_secret_and_nowhere_else(cloud: Cloud, far: Far) -> No
     assert {"Key": "riva:deployment", "Value": "riva"} in described["Tags"]
 
 
+def test_the_machine_s_credentials_are_not_within_the_gateway_s_reach(far: Far) -> None:
+    """They read NVIDIA's key."""
+    ask = "curl -s -m 5 -o /dev/null -w '%{http_code}' -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "
+    ask += "http://169.254.169.254/latest/api/token"
+    assert far.run(ask).out == "200"
+    refused = far.run(f"runuser -u riva-gateway -- {ask}")
+    assert (refused.status, refused.out) == (7, "000")
+
+
 def test_again_nothing_is_restarted(cloud: Cloud, far: Far) -> None:
     before, key = _process(far), value(cloud, KEY_SECRET)
     uploads = [call for call in cloud.calls if call.name == "s3:PutObject"]
@@ -121,7 +130,7 @@ def test_settings_of_people_stay_and_a_gateway_that_asks_nobody_is_told(cloud: C
     far.run(f"sed -i s/^AUTH=off/AUTH=on/ {settings}")
     _deploy(cloud)
     assert "MAX_STREAMS=7" in far.text(settings).splitlines()
-    _smoke(cloud)
+    assert heard(cloud, far) == WORDS
 
 
 def test_a_key_that_got_lost_is_replaced_and_revoked(cloud: Cloud, far: Far) -> None:
@@ -149,7 +158,7 @@ def test_a_machine_that_comes_back_elsewhere_is_found_and_trusted_there(cloud: C
     ec2.start_instances(InstanceIds=[far.id])
     await_online(cloud, far)
     assert cloud.run("riva-060-readiness.sh", env={"DEPLOY_READY_LIMIT_S": "40"}).status == 0
-    _smoke(cloud)  # both came back by themselves
+    assert heard(cloud, far) == WORDS  # both came back by themselves
     new, _ = _addresses(cloud, far)
     assert new != old
     assert new in _names(_published(cloud))
@@ -208,7 +217,7 @@ def test_an_archive_that_was_tampered_with_is_not_installed(cloud: Cloud, far: F
     assert "the Python packages cannot be installed now" in _deploy(cloud, status=3).err
     cloud.faults.clear()
     _deploy(cloud)
-    _smoke(cloud)
+    assert heard(cloud, far) == WORDS
 
 
 @pytest.mark.parametrize("after", [40, 100])
@@ -225,7 +234,7 @@ def test_cut_off_anywhere_and_run_again(cloud: Cloud, far: Far, after: int) -> N
     cloud.client("secretsmanager").put_secret_value(SecretId=KEY_SECRET, SecretString="lost")
     far.run(settings + (script / "common.sh").read_text() + kill + (script / "gateway.sh").read_text())
     _deploy(cloud)
-    _smoke(cloud)
+    assert heard(cloud, far) == WORDS
     assert cloud.where_is(value(cloud, KEY_SECRET)) == []
 
 

@@ -59,12 +59,17 @@ def test_the_role_may_do_what_it_needs_and_no_more(made: Cloud) -> None:
     (name,) = iam.list_role_policies(RoleName="riva-riva")["PolicyNames"]
     document = iam.get_role_policy(RoleName="riva-riva", PolicyName=name)["PolicyDocument"]
     secret = f"arn:aws:secretsmanager:{REGION}:123456789012:secret:riva-riva"
-    assert [(each["Action"], each["Resource"]) for each in document["Statement"]] == [
+    certificate = f"arn:aws:ssm:{REGION}:123456789012:parameter/riva/riva/gateway-certificate"
+    *allowed, denied = document["Statement"]
+    assert [(each["Action"], each["Resource"]) for each in allowed] == [
         ("secretsmanager:GetSecretValue", [f"{secret}/ngc-??????", f"{secret}/gateway-key-??????"]),
         ("secretsmanager:PutSecretValue", f"{secret}/gateway-key-??????"),
         ("s3:GetObject", f"arn:aws:s3:::{BUCKET}/releases/*"),
-        (["ssm:GetParameter", "ssm:PutParameter"], f"arn:aws:ssm:{REGION}:123456789012:parameter/riva/riva/*"),
+        (["ssm:GetParameter", "ssm:PutParameter"], certificate),
     ]
+    # AWS's own policy for agents lets them read every parameter of the account.
+    assert (denied["Effect"], denied["NotResource"]) == ("Deny", certificate)
+    assert {"ssm:GetParameter", "ssm:GetParameters"} <= set(denied["Action"])
     profile = iam.get_instance_profile(InstanceProfileName="riva-riva")["InstanceProfile"]
     assert [role["RoleName"] for role in profile["Roles"]] == ["riva-riva"]
 
@@ -96,7 +101,7 @@ def test_what_differs_is_put_right(made: Cloud) -> None:
     assert _open(made, "nim") == {(9000, gateway), (50051, gateway)}
     assert s3.get_public_access_block(Bucket=BUCKET)["PublicAccessBlockConfiguration"]["BlockPublicPolicy"]
     document = iam.get_role_policy(RoleName="riva-riva", PolicyName="deployment")["PolicyDocument"]
-    assert len(document["Statement"]) == 4
+    assert len(document["Statement"]) == 5
 
 
 @pytest.mark.parametrize("source", ["0.0.0.0/0", "203.0.113.7,::/0", "128.0.0.0/1"])

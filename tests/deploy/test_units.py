@@ -52,6 +52,10 @@ def test_the_gateway_is_confined_and_may_let_streams_finish() -> None:
     assert unit["User"] == ["riva-gateway"]
     assert unit["ProtectSystem"] == ["strict"]
     assert unit["NoNewPrivileges"] == ["yes"]
+    assert unit["CapabilityBoundingSet"] == [""]
+    assert unit["SystemCallFilter"] == ["@system-service"]
+    for name in ("PrivateDevices", "ProtectKernelTunables", "RestrictNamespaces", "RestrictSUIDSGID"):
+        assert unit[name] == ["yes"]
     assert int(unit["TimeoutStopSec"][0]) > 25  # DRAIN_TIMEOUT_MS
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cloud.client import TREE, Cloud, Far, Ran
-from deploy.far_steps import WORDS, containers, machine, tags
+from deploy.far_steps import WORDS, containers, heard, machine, tags
 
 IMAGE = "nvcr.io/nim/nvidia/parakeet-1-1b-rnnt-multilingual:"
 LIMITS = {"DEPLOY_READY_LIMIT_S": "20", "DEPLOY_GATEWAY_READY_S": "15"}
@@ -33,11 +33,6 @@ def _upgrade(cloud: Cloud, *words: str, status: int = 0, tree: Path = TREE, **en
     ran = cloud.run(script, "--yes", *words, env={**LIMITS, **env})
     assert ran.status == status, ran.err
     return ran
-
-
-def _serves(cloud: Cloud) -> None:
-    ran = cloud.run("riva-080-smoke-test.sh", "--expect", WORDS, env=LIMITS)
-    assert ran.status == 0, ran.err
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +76,7 @@ def test_a_version_that_there_is_not_changes_nothing(cloud: Cloud, far: Far) -> 
     assert "nothing was changed: the recognizer that is there goes on" in said
     assert "the registry does not know the image" in said
     assert containers(far) == before
-    _serves(cloud)
+    assert heard(cloud, far) == WORDS
 
 
 @contextmanager
@@ -114,7 +109,7 @@ def test_one_that_never_becomes_ready_is_taken_back(cloud: Cloud, far: Far) -> N
     assert containers(far)[-1][-1] == IMAGE + "1.6.0"
     assert tags(cloud, far)["riva:nim-image"] == IMAGE + "1.6.0"
     assert tags(cloud, far)["riva:nim-image-before"] == IMAGE + "1.5.0"
-    _serves(cloud)
+    assert heard(cloud, far) == WORDS
 
 
 def test_where_the_former_one_fails_too_both_reasons_are_told(cloud: Cloud, far: Far) -> None:
@@ -126,7 +121,7 @@ def test_where_the_former_one_fails_too_both_reasons_are_told(cloud: Cloud, far:
     cloud.faults.clear()
     assert cloud.run("riva-050-deploy-nim.sh", "--back-to", "good").status == 0
     assert cloud.run("riva-060-readiness.sh", env=LIMITS).status == 0
-    _serves(cloud)
+    assert heard(cloud, far) == WORDS
 
 
 def test_back_by_hand_and_forth_again(cloud: Cloud, far: Far) -> None:
@@ -146,7 +141,7 @@ def test_another_release_of_the_gateway_and_back_by_hand(cloud: Cloud, far: Far,
     _upgrade(cloud, "--rollback", "gateway")
     assert tags(cloud, far)["riva:gateway-release"] == first
     assert tags(cloud, far)["riva:gateway-release-before"] == second
-    _serves(cloud)
+    assert heard(cloud, far) == WORDS
 
 
 def test_a_release_that_does_not_run_is_taken_back(cloud: Cloud, far: Far, tree: Path) -> None:
@@ -160,7 +155,7 @@ def test_a_release_that_does_not_run_is_taken_back(cloud: Cloud, far: Far, tree:
     assert "does not run" in said
     assert "this release is broken" in said
     assert tags(cloud, far) == before
-    _serves(cloud)
+    assert heard(cloud, far) == WORDS
 
 
 def test_a_release_that_cannot_be_installed_changes_nothing(cloud: Cloud, far: Far, tree: Path) -> None:

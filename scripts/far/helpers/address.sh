@@ -16,10 +16,20 @@ ask() {
 
 names=$(cat /etc/riva-gateway/names 2>/dev/null) || names=''
 for what in public-ipv4 local-ipv4 public-hostname; do names+=",$(ask "$what")"; done
-line=$(tr -s ',' <<<"TLS_NAMES=$names" | sed 's/=,/=/; s/,$//')
+# What is no part of a name stays out: systemd reads this file.
+line=$(tr -cd 'A-Za-z0-9.,:-' <<<"$names" | tr -s ',' | sed 's/^,/TLS_NAMES=/; t; s/^/TLS_NAMES=/')
+line=${line%,}
 if [ "${1:-}" = --changed ]; then
     [ "$line" != "$(cat "$folder/address.env" 2>/dev/null)" ]
     exit
+fi
+
+# The machine's credentials read NVIDIA's key: they are not for the gateway, unless a setting of it names a secret.
+fence=(OUTPUT --destination 169.254.169.254 --match owner --uid-owner riva-gateway --jump REJECT)
+if grep -q '=aws-sm:' /etc/riva-gateway/gateway.env; then
+    iptables --wait 5 --delete "${fence[@]}" 2>/dev/null || true
+elif ! iptables --wait 5 --check "${fence[@]}" 2>/dev/null; then
+    iptables --wait 5 --append "${fence[@]}" || echo "the machine's credentials are within the gateway's reach" >&2
 fi
 
 install -d -m 755 "$folder"

@@ -1,8 +1,10 @@
 #!/bin/bash
 # ngc-key FILE: NVIDIA's key from Secrets Manager into FILE, which docker reads (--env-file). FILE lies in memory and is
-# for root alone; the key is on no disk, on no command line and in no log.
+# for root alone; the key is on no command line and in no log. Whoever is root may see it with `docker inspect` while the
+# container runs: docker writes its settings below /var/lib/docker, on the encrypted disk, until it removes it (--rm).
 set -euo pipefail
 umask 077
+PATH=$PATH:/snap/bin # systemd's own leaves it out
 # shellcheck disable=SC1091
 . /etc/riva/nim.env
 

@@ -7,8 +7,14 @@ set -euo pipefail
 # shellcheck disable=SC1091
 . /etc/riva/nim.env
 
-on_gpu=(docker run --rm --name riva-nim --runtime nvidia --gpus '"device=0"' --log-driver none)
+on_gpu=(docker run --rm --name riva-nim --runtime nvidia --gpus '"device=0"' --log-driver none
+    --security-opt no-new-privileges)
 key=(--env-file /run/riva/ngc.env)
+# Named one by one besides: of those that only NVIDIA's hook puts in, systemd knows nothing, and its next daemon-reload
+# would take them away from the container that runs.
+for node in /dev/nvidia0 /dev/nvidiactl /dev/nvidia-modeset /dev/nvidia-uvm /dev/nvidia-uvm-tools; do
+    if [ -e "$node" ]; then on_gpu+=(--device "$node"); fi
+done
 
 # What riva_init.sh of NVIDIA's quickstart does: fetch the model, build it for this GPU. Once.
 build_classic() {

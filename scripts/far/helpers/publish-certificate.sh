@@ -4,8 +4,8 @@
 set -euo pipefail
 { read -r region && read -r name; } </etc/riva-gateway/certificate-parameter
 shown=''
-for ((second = 0; second < 60; second++)); do
-    shown=$(openssl s_client -connect 127.0.0.1:8443 -showcerts </dev/null 2>/dev/null |
+while ((SECONDS < 40)); do
+    shown=$(timeout 5 openssl s_client -connect 127.0.0.1:8443 -showcerts </dev/null 2>/dev/null |
         sed -n '/^-----BEGIN CERTIFICATE-----$/,/^-----END CERTIFICATE-----$/p') || true
     if [ -n "$shown" ]; then break; fi
     sleep 1
@@ -14,8 +14,11 @@ done
     echo 'the gateway shows no certificate' >&2
     exit 1
 }
-export AWS_PAGER=''
-published=$(aws ssm get-parameter --region "$region" --name "$name" --query Parameter.Value --output text 2>/dev/null) || published=''
+# All of it fits into TimeoutStartSec: systemd would end the gateway itself for a publication that hangs.
+export AWS_PAGER='' PATH=$PATH:/snap/bin
+published=$(timeout 20 aws ssm get-parameter --region "$region" --name "$name" --query Parameter.Value --output text 2>/dev/null) || published=''
 if [ "$published" != "$shown" ]; then
-    aws ssm put-parameter --region "$region" --name "$name" --type String --overwrite --value "$shown" >/dev/null
+    # A chain may be longer than the 4096 characters of a standard parameter.
+    timeout 20 aws ssm put-parameter --region "$region" --name "$name" --type String --tier Intelligent-Tiering --overwrite \
+        --value "$shown" >/dev/null
 fi
