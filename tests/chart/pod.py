@@ -79,6 +79,11 @@ class Container:
                 (place / path).chmod(mode)
             if wanted.get("readOnly"):
                 shell("mount", "-o", "remount,ro", place)
+        for folder in (CHECKOUT, Path(sys.prefix)):  # a checkout under /tmp: the pod has a /tmp of its own
+            place = self.root / folder.relative_to("/")
+            if not place.is_dir():
+                place.mkdir(parents=True)
+                shell("mount", "--bind", folder, place)
         if self.spec["securityContext"]["readOnlyRootFilesystem"]:
             shell("mount", "-o", "remount,ro", self.root)
 

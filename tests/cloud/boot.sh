@@ -48,6 +48,7 @@ read_only "$tree" "$stand_in/tree"
 open_way "$(dirname "$tree")"
 mount -t tmpfs -o mode=755 hidden "$root$tree"
 read_only "$prefix" "$root$prefix"
+read_only "$prefix" "$stand_in/prefix" # for services that see no /tmp, where the tree may lie
 if [ "$base" != /usr ]; then
     read_only "$base" "$root$base"
     open_way "$(dirname "$base")"

@@ -94,7 +94,8 @@ def _stand_ins(folder: Path) -> None:
     stand_in.mkdir(parents=True)
     packages = sysconfig.get_path("purelib")
     shutil.copytree(FAR, stand_in / "far", ignore=shutil.ignore_patterns("__pycache__"))
-    (stand_in / "far/places.py").write_text(f'BASE = "{sys.base_prefix}/bin/python3"\nPACKAGES = "{packages}"\n')
+    seen = Path(STAND_IN, "prefix", Path(packages).relative_to(sys.prefix))
+    (stand_in / "far/places.py").write_text(f'BASE = "{sys.base_prefix}/bin/python3"\nPACKAGES = "{seen}"\n')
     compileall.compile_dir(stand_in / "far", quiet=1)
     for name, module in PROGRAMS.items():
         _program(folder / name, LAUNCH.format(python=sys.executable, stand_in=STAND_IN, module=module))

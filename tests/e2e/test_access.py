@@ -254,10 +254,9 @@ async def test_nobody_keeps_others_out_of_grpc(tmp_path: Path) -> None:
             watch.cancel()
         metadata = [("authorization", greedy["Authorization"])]
         silent = [channel.stream_unary(config, bytes, bytes)(metadata=metadata) for _ in range(30)]
-        await asyncio.wait(
-            silent_over := {asyncio.ensure_future(call.code()) for call in silent[8:]}, timeout=PATIENCE_S
-        )
-        assert {over.result() for over in silent_over} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        codes = asyncio.as_completed([call.code() for call in silent], timeout=PATIENCE_S)
+        # At most eight stay, whichever they are: places of the watches may come free between them.
+        assert {await next(codes) for _ in range(22)} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
         await good_is_served()
         for call in silent:
             call.cancel()

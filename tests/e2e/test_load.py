@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import mmap
 import re
 import subprocess
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
@@ -148,7 +149,7 @@ class Hoarder(WordEngine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.kept: list[bytearray] = []
+        self.kept: list[mmap.mmap] = []
         self.tasks: list[asyncio.Task[bool]] = []
 
     async def stream(self, audio: AsyncIterable[AudioInput], options: Options) -> AsyncGenerator[Event]:
@@ -156,7 +157,8 @@ class Hoarder(WordEngine):
 
         async def hoarded() -> AsyncGenerator[AudioInput]:
             async for item in audio:
-                self.kept.append(bytearray(b"x" * 100_000))
+                self.kept.append(mmap.mmap(-1, 100_000))  # memory that this process had no use for before
+                self.kept[-1].write(b"x" * 100_000)
                 yield item
 
         async for event in super().stream(hoarded(), options):

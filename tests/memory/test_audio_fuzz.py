@@ -70,14 +70,14 @@ def from_file(data: bytes, rng: random.Random) -> bytes | ASRError:
 
 
 def check(data: bytes, rng: random.Random, *, file: bool) -> None:
-    began = time.monotonic()
+    began = time.process_time()  # of ours: others run meanwhile
     for found in (streamed(data, rng), *([from_file(data, rng)] if file else [])):
         if isinstance(found, bytes):
             assert 0 < len(found) <= MAX_PCM
         else:
             assert found.message
             assert found.message[-1] == "."
-    assert time.monotonic() - began < MAX_S
+    assert time.process_time() - began < MAX_S
 
 
 @pytest.fixture(autouse=True, scope="module")
