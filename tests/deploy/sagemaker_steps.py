@@ -20,8 +20,9 @@ case $1 in
 login) cat >/dev/null ;;
 push)
     name=${2#*/} TYPE=application/vnd.docker.distribution.manifest.v2+json
+    # Without layers moto takes one of a hundred digests, and sometimes the same.
     aws ecr put-image --repository-name "${name%:*}" --image-tag "${name##*:}" \\
-        --image-manifest "{\\"schemaVersion\\":2,\\"mediaType\\":\\"$TYPE\\",\\"of\\":\\"$2\\"}" >/dev/null
+        --image-manifest "{\\"schemaVersion\\":2,\\"mediaType\\":\\"$TYPE\\",\\"layers\\":[{\\"digest\\":\\"$2\\"}]}" >/dev/null
     ;;
 esac
 """
