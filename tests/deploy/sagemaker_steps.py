@@ -21,8 +21,9 @@ login) cat >/dev/null ;;
 push)
     name=${2#*/} TYPE=application/vnd.docker.distribution.manifest.v2+json
     # Without layers moto takes one of a hundred digests, and sometimes the same.
+    layers="[{\\"digest\\":\\"$2\\"}]"
     aws ecr put-image --repository-name "${name%:*}" --image-tag "${name##*:}" \\
-        --image-manifest "{\\"schemaVersion\\":2,\\"mediaType\\":\\"$TYPE\\",\\"layers\\":[{\\"digest\\":\\"$2\\"}]}" >/dev/null
+        --image-manifest "{\\"schemaVersion\\":2,\\"mediaType\\":\\"$TYPE\\",\\"layers\\":$layers}" >/dev/null
     ;;
 esac
 """
