@@ -30,7 +30,7 @@ read_key() {
 }
 
 check_key() {
-    if [[ $key =~ ^nvapi-[A-Za-z0-9_-]{20,200}$ || $key =~ ^[A-Za-z0-9]{40,200}$ ]]; then return 0; fi
+    if plausible_key; then return 0; fi
     fail "$EXIT_USAGE" "that does not look like an NGC key (${#key} characters; they begin with nvapi-)" \
         "Nothing was stored. Make one: https://org.ngc.nvidia.com/setup/api-keys"
 }

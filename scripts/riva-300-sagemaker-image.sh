@@ -24,11 +24,9 @@ unset NGC_API_KEY # no program that this starts needs it
 ROOT=$(cd "$LIB/../.." && pwd)
 
 nim_image() {
-    local found
-    found=$(awk -F '\t' -v name="${opt[profile]}" '$1 == name && name != "classic" { print $2 ":" $3 }' "$LIB/nim-profiles.tsv")
-    [ -n "$found" ] || fail "$EXIT_USAGE" "--profile '${opt[profile]}' is not known" \
-        "It knows: $(awk -F '\t' 'NR > 1 && $1 != "classic" { printf "%s ", $1 }' "$LIB/nim-profiles.tsv")"
-    printf '%s' "$found"
+    local image
+    image=$(nim_cell image)
+    printf '%s:%s' "$image" "$(nim_cell tag)"
 }
 
 # sources: all that the build sees, as names and hashes
@@ -88,8 +86,7 @@ log_in() {
 
 build() {
     local -a more=()
-    docker buildx version >/dev/null 2>&1 ||
-        fail "$EXIT_USAGE" "docker has no 'buildx', which builds the image" "Install the plugin docker-buildx-plugin (Docker's packages) or docker-buildx (Ubuntu's)."
+    needs_buildx
     if [ -n "${opt[builder_image]}" ]; then more+=(--build-arg "BUILDER_IMAGE=${opt[builder_image]}"); fi
     if [ -n "${opt[uv_image]}" ]; then more+=(--build-arg "UV_IMAGE=${opt[uv_image]}"); fi
     if [ -n "$NGC_KEY" ] && [[ $base == nvcr.io/* ]] && ! dry; then

@@ -47,14 +47,6 @@ check_flags() {
     if [ -n "${opt[topic]}" ] && [ "${opt[async]}" = no ]; then fail "$EXIT_USAGE" "--topic is for --async alone"; fi
 }
 
-selector() {
-    local found
-    found=$(awk -F '\t' -v name="${opt[profile]}" '$1 == name && name != "classic" { print $4 }' "$LIB/nim-profiles.tsv")
-    [ -n "$found" ] || fail "$EXIT_USAGE" "--profile '${opt[profile]}' is not known" \
-        "It knows: $(awk -F '\t' 'NR > 1 && $1 != "classic" { printf "%s ", $1 }' "$LIB/nim-profiles.tsv")"
-    printf '%s' "$found"
-}
-
 # image: --image, or what was pushed last
 image() {
     local found
@@ -81,7 +73,7 @@ environment() {
         fi
         extra=$(jq -c --arg key "${pair%%=*}" --arg value "${pair#*=}" '.[$key] = $value' <<<"$extra")
     done
-    jq -cSn --arg secret "aws-sm:$secret" --arg selector "${opt[selector]:-$(selector)}" --arg region "$region" \
+    jq -cSn --arg secret "aws-sm:$secret" --arg selector "${opt[selector]:-$(nim_cell selector)}" --arg region "$region" \
         --arg ms "$(((10#${opt[start_timeout]} - 60) * 1000))" --arg async "${opt[async]}" --argjson more "$extra" '
         {NGC_API_KEY: $secret, NIM_TAGS_SELECTOR: $selector, NIM_START_TIMEOUT_MS: $ms, AWS_DEFAULT_REGION: $region}
         + if $async == "yes" then {SAGEMAKER_MAX_BYTES: "1073741824", SAGEMAKER_TIMEOUT_MS: "3540000", MAX_AUDIO_MS: "43200000"}

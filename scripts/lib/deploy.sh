@@ -40,3 +40,12 @@ needs() {
             fail "$EXIT_USAGE" "'$name' is not installed" "Install it and run this again (Debian, Ubuntu: apt-get install $name)."
     done
 }
+
+# needs_buildx: the script ends in words where docker cannot build
+needs_buildx() {
+    docker buildx version >/dev/null 2>&1 ||
+        fail "$EXIT_USAGE" "docker has no 'buildx', which builds the image" "Install the plugin docker-buildx-plugin (Docker's packages) or docker-buildx (Ubuntu's)."
+}
+
+# plausible_key: $key can be one of NVIDIA's
+plausible_key() { [[ $key =~ ^nvapi-[A-Za-z0-9_-]{20,200}$ || $key =~ ^[A-Za-z0-9]{40,200}$ ]]; }

@@ -59,8 +59,7 @@ need_docker() {
             "Start it (systemctl start docker), or let this user use it (usermod --append --groups docker \"\$USER\")."
     docker compose version --short >"$SCRATCH/compose" 2>/dev/null ||
         fail "$EXIT_USAGE" "docker has no 'compose'" "Install the plugin docker-compose-plugin (Docker's packages) or docker-compose-v2 (Ubuntu's)."
-    docker buildx version >/dev/null 2>&1 ||
-        fail "$EXIT_USAGE" "docker has no 'buildx', which builds the image" "Install the plugin docker-buildx-plugin (Docker's packages) or docker-buildx (Ubuntu's)."
+    needs_buildx
 }
 
 # container SERVICE: the id of its container, or nothing
@@ -106,9 +105,6 @@ read_key() {
     IFS= read -r -t "${2:-5}" key <"$1" || true
     key=${key//[[:space:]]/}
 }
-
-# plausible_key: $key can be one of NVIDIA's
-plausible_key() { [[ $key =~ ^nvapi-[A-Za-z0-9_-]{20,200}$ || $key =~ ^[A-Za-z0-9]{40,200}$ ]]; }
 
 # profile COLUMN: what the chosen profile says there
 profile() { table "$NIM_PROFILES" "${opt[profile]}" "$1"; }

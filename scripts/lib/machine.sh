@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # opt, SCRATCH, waiting_for: deploy.sh; the scripts read what is set here
 # The machine with the GPU: which type fits, what it costs, and waiting for it. Sourced by the scripts that need it.
 
-INSTANCE_TYPES=$LIB/instance-types.tsv NIM_PROFILES=$LIB/nim-profiles.tsv
+. "$LIB/tables.sh"
+
 LEAST_GPU_MIB=16000 LEAST_CAPABILITY=8.0 # what NVIDIA's support matrix asks of a GPU
 GP3_USD_PER_GIB_MONTH=0.08 ADDRESS_USD_PER_HOUR=0.005 SECRETS_USD_PER_MONTH=0.80 HOURS_PER_MONTH=730
 
@@ -14,23 +15,8 @@ machine_flags() {
     flag subnet ID '' 'the subnet; unset: one in every zone that offers the type, in turn'
 }
 
-# table FILE KEY COLUMN: a cell, by the row's first word and the name of the column; nothing where there is none
-table() {
-    [ -r "$1" ] || return 0
-    awk -F '\t' -v key="$2" -v name="$3" '
-        /^#/ { next }
-        !header { for (i = 1; i <= NF; i++) if ($i == name) column = i; header = 1; next }
-        $1 == key && column { print $column; exit }' "$1"
-}
-
 # capability_of GPU: its compute capability by its name, from another type that has it; nothing where it is not known
 capability_of() { awk -F '\t' -v gpu="$1" '$2 == gpu { print $4; exit }' "$INSTANCE_TYPES"; }
-
-# price_of TYPE: US dollars an hour on demand in us-east-1, about; nothing where it is not known
-price_of() { table "$INSTANCE_TYPES" "$1" usd_per_hour; }
-
-# times A B…: their product with two digits after the point
-times() { printf '%s\n' "$@" | awk 'BEGIN { p = 1 } { p *= $1 } END { printf "%.2f", p }'; }
 
 # less A B: whether A < B, fractions too
 less() { awk -v a="$1" -v b="$2" 'BEGIN { exit !(a + 0 < b + 0) }'; }

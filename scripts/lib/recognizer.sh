@@ -14,9 +14,6 @@ recognizer_flags() {
     switch allow-unsupported-gpu 'go on with a GPU that is known not to fit'
 }
 
-# profiles: their names, as one reads them
-profiles() { awk -F '\t' 'NR > 1 && $1 != "classic" { names = names (names ? ", " : "") $1 } END { print names }' "$NIM_PROFILES"; }
-
 # describe_profiles: a line each, for --help
 describe_profiles() {
     awk -F '\t' 'NR > 1 { printf "  %-9s %s: %s%s; %s\n", $1, $5, $7, ($6 == "yes" ? "" : "; FILES ONLY: words come at the end of a stream"), $9 }' "$NIM_PROFILES"

@@ -3,6 +3,8 @@
 #
 # Models and configurations are named by what is in them: the same wish gives the same name, and nothing is made twice.
 
+. "$LIB/tables.sh"
+
 SM_AMI=al2023-ami-sagemaker-inference-gpu-4-1
 CALL_LIMIT_S=70    # SageMaker answers within 60 s; `aws` would give up in that same second, and call again
 ASYNC_LIMIT_S=3600 # SageMaker's most; unsaid, it gives up a recording after 15 minutes
@@ -79,15 +81,25 @@ ours() {
 
 # price INSTANCE_TYPE: about how many dollars an hour; SageMaker takes a quarter more than EC2 does
 price() {
-    awk -F '\t' -v type="${1#ml.}" '$1 == type { printf "%.2f", $7 * 1.25 }' "$LIB/instance-types.tsv"
+    local usd
+    usd=$(price_of "${1#ml.}")
+    if [ -n "$usd" ]; then times "$usd" 1.25; fi
+}
+
+# nim_cell COLUMN: what the chosen profile says there; the script ends in words where there is no such profile
+nim_cell() {
+    local found=''
+    if [ "${opt[profile]}" != classic ]; then found=$(table "$NIM_PROFILES" "${opt[profile]}" "$1"); fi
+    [ -n "$found" ] || fail "$EXIT_USAGE" "--profile '${opt[profile]}' is not known" "It knows: $(profiles | tr -d ,)"
+    printf '%s' "$found"
 }
 
 # fits INSTANCE_TYPE: the script ends in words where no NIM runs on it
 fits() {
     local gpu verdict
     [[ $1 == ml.* ]] || fail "$EXIT_USAGE" "--type '$1' is not one of SageMaker's" "They begin with ml.: ml.g6.2xlarge"
-    verdict=$(awk -F '\t' -v type="${1#ml.}" '$1 == type { print $8 }' "$LIB/instance-types.tsv")
-    gpu=$(awk -F '\t' -v type="${1#ml.}" '$1 == type { print $2 }' "$LIB/instance-types.tsv")
+    verdict=$(table "$INSTANCE_TYPES" "${1#ml.}" verdict)
+    gpu=$(table "$INSTANCE_TYPES" "${1#ml.}" gpu)
     case $verdict in
     '') warn "nobody has tried $1; a NIM needs 16 GB of GPU memory and compute capability 8.0" ;;
     refused*) fail "$EXIT_USAGE" "$1 ($gpu) is no machine for a NIM" "${verdict#refused: }" "Take ml.g6.2xlarge or ml.g5.2xlarge." ;;
