@@ -162,7 +162,7 @@ def _look(figure: Figure, house: House, log: str, lag_ms: float) -> None:
     ended = sum(count for (_, how), count in ledger.books.closed.items() if how == "server_error")
     figure.add("streams that Riva's death ended", ended, NATIVE + RIVA, least=True)
     figure.add("refusals", ledger.books.refused.total(), 2 * ROUNDS * 9, least=True)
-    figure.add("refusal p99", percentile(ledger.refusal_ms, 99), REFUSED_MS + 2 * lag_ms, "ms")
+    figure.add("refusal p99", percentile(ledger.refusal_ms, 99), REFUSED_MS + 2 * lag_ms, "ms", timed=True)
     figure.add("not as they should be", len(ledger.wrong), 0)
     figure.failures += ledger.wrong[:5]
     events = Counter(line["event"] for line in lines_of(log))

@@ -136,7 +136,7 @@ async def _while_it_says_so(figure: Figure, node: GatewayProcess, balancer: Bala
     """What the node says while its doors are still open."""
     while (ready := await ask(node.port, "/readyz"))[0] == 200 and now() < struck_at + 2:
         await asyncio.sleep(0.01)
-    figure.add("not ready after", (now() - struck_at) * 1000, 500, "ms")
+    figure.add("not ready after", (now() - struck_at) * 1000, 500, "ms", timed=True)
     figure.demand(ready[0] == 503 and "going down" in ready[1], f"readiness says {ready}")
     samples = await scrape(node.port)
     figure.demand(total(samples, "draining") == 1, "/metrics does not say that it drains")
@@ -145,7 +145,7 @@ async def _while_it_says_so(figure: Figure, node: GatewayProcess, balancer: Bala
     figure.demand(said["level"] == "draining", f"the status page says {said}")
     while balancer.is_used(node.port) and now() < struck_at + 2:
         await asyncio.sleep(0.01)
-    figure.add("out of the balancer after", (now() - struck_at) * 1000, DELAY_MS, "ms")
+    figure.add("out of the balancer after", (now() - struck_at) * 1000, DELAY_MS, "ms", timed=True)
     return samples
 
 

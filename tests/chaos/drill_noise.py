@@ -114,7 +114,7 @@ async def _one(house: House, door: str) -> None:
 def _judge(figure: Figure, house: House, samples: Samples, log: str, lag_ms: float) -> None:
     mine, ledger = house.ledger.books, house.ledger
     figure.add("refusals", len(ledger.refusal_ms), 500, least=True)
-    figure.add("refusal p99", percentile(ledger.refusal_ms, 99), REFUSED_MS + 2 * lag_ms, "ms")
+    figure.add("refusal p99", percentile(ledger.refusal_ms, 99), REFUSED_MS + 2 * lag_ms, "ms", timed=True)
     figure.add("not as they should be", len(ledger.wrong), 0)
     figure.failures += ledger.wrong[:5]
     logged, counted = of_log(log), of_metrics(samples)

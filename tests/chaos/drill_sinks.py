@@ -111,7 +111,9 @@ async def sinks() -> Figure:
                        sum(not (r.whole and r.verdict().faultless) for r in heard), 0)  # fmt: skip
             _latencies(figure, heard, begun, lag)
             figure.add("scrapes", sum(map(len, scraped)), SCRAPERS * 3, least=True)
-            figure.add("scrape p95", percentile([s * 1000 for times in scraped for s in times], 95), 2_000, "ms")
+            figure.add(
+                "scrape p95", percentile([s * 1000 for times in scraped for s in times], 95), 2_000, "ms", timed=True
+            )
             accept_records(records)
             samples = await until_over(gateway.port)
             await asyncio.sleep(1.5)
@@ -200,7 +202,7 @@ def _latencies(figure: Figure, records: list[Record], begun: float, lag: Lag) ->
     usual, then = percentile(calm, 95), percentile(sick, 95)
     figure.add("latency p95 while all is well", usual, unit="ms")
     late = lag.ms(95, begun + SICK_S, begun + OVER_S)
-    figure.add("while all is sick", then, max(usual * 1.25, usual + SLACK_MS) + 2 * late, "ms")
+    figure.add("while all is sick", then, max(usual * 1.25, usual + SLACK_MS) + 2 * late, "ms", timed=True)
 
 
 def _leaks(figure: Figure, left: list[str], tasks: float) -> None:

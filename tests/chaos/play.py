@@ -21,6 +21,8 @@ class Outcome:
 
     Attributes:
         failures: what was not as allowed, in words; empty where the row passes.
+        late: times beyond their bounds that another tenant of the machine may have made.
+        plays: how often the row was played.
         answer_ms: the longest that anyone was left alone: without text, and without a status that explains it.
         wait_ms: the longest that anyone was without text or error, told or not.
         whole, refused, hung: streams by how they ended; the rest broke off.
@@ -49,7 +51,14 @@ class Outcome:
     uncovered_ms: int = 0
     overlapping_ms: int = 0
     failures: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
+    plays: int = 1
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def only_late(self) -> bool:
+        """Nothing is wrong but a time."""
+        return bool(self.late) and not self.failures
 
     def write(self) -> None:
         """Into the results' folder, one file for each row and target; the log of a row that failed is beside it."""

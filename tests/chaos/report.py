@@ -43,10 +43,11 @@ def table(gateway: dict[str, dict[str, Any]], relay: dict[str, dict[str, Any]] |
     rows = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for number in sorted(gateway, key=in_order):
         one = gateway[number]
+        bad = one["failures"] + one["late"]
         cells = [
             number, one["fault"], one["injected"], str(one["streams"]), _ends(one),
             f"{one['lost']} / {one['repeated']} / {one['reordered']}", f"{one['answer_ms']} ({one['answer_bound_ms']})",
-            str(one["wait_ms"]), "as promised" if not one["failures"] else f"**{len(one['failures'])} failures**",
+            str(one["wait_ms"]), "as promised" if not bad else f"**{len(bad)} failures**",
         ]  # fmt: skip
         if relay is not None:
             other = relay.get(number)
@@ -61,7 +62,7 @@ def summary(lines: dict[str, dict[str, Any]], target: str) -> str:
     """One sentence with N, failures, the worst case and the seed."""
     name = "The gateway" if target == "gateway" else "The plain relay"
     streams = sum(one["streams"] for one in lines.values())
-    bad = sum(bool(one["failures"]) for one in lines.values())
+    bad = sum(bool(one["failures"] or one["late"]) for one in lines.values())
     lost, repeated, hung = (sum(one[key] for one in lines.values()) for key in ("lost", "repeated", "hung"))
     worst = max(lines.values(), key=lambda one: one["answer_ms"], default={"answer_ms": 0, "row": "–"})
     seeds = ", ".join(sorted({str(one["seed"]) for one in lines.values()}))

@@ -19,10 +19,12 @@ from chaos.drill_keys import keys
 from chaos.drill_noise import noise
 from chaos.drill_sinks import sinks
 from chaos.figures import Figure
+from timing import TRIES
 
 Drill = Callable[[], Awaitable[Figure | list[Figure]]]
 WAVES: tuple[tuple[Drill, ...], ...] = ((agreement, keys), (drain, disk, noise), (sinks,))
 """Those of a wave are played side by side."""
+DRILLS = [drill for wave in WAVES for drill in wave]
 LIMIT_S = 120.0
 ROWS = {
     "drill-upstream-dies": agreement,
@@ -60,7 +62,17 @@ async def _play(wanted: set[Drill]) -> dict[str, Figure | Exception]:
 
     for wave in WAVES:
         await asyncio.gather(*(one(drill) for drill in wave if drill in wanted))
+    for plays in range(2, TRIES + 1):
+        for drill in sorted({ROWS[row] for row, figure in found.items() if _only_late(figure)}, key=DRILLS.index):
+            await one(drill)
+            for row, figure in found.items():
+                if ROWS[row] is drill and isinstance(figure, Figure):
+                    figure.plays = plays
     return found
+
+
+def _only_late(figure: Figure | Exception) -> bool:
+    return isinstance(figure, Figure) and bool(figure.late) and not figure.failures
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ import pytest
 from chaos.behaviour import Behaviour
 from chaos.cable import Cable
 from chaos.clients import Record, Script, native
-from chaos.figures import Figure, long_tier, percentile
+from chaos.figures import Figure, long_tier, percentile, settle_all
 from chaos.gateway_process import GatewayProcess
 from chaos.knocks import readyz
 from chaos.play import seed
@@ -198,10 +198,7 @@ async def test_outages() -> None:
         played("outage-flapping", "A recognizer that comes and goes is not worn out",
                f"a second broken, a second well, six times; {calls}", flapping, 12.0),
     )  # fmt: skip
-    for figure in figures:
-        figure.write()
-    for figure in figures:
-        figure.settle()
+    settle_all(figures)
 
 
 def _now() -> float:

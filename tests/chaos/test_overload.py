@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from chaos.behaviour import Behaviour
 from chaos.clients import Record, Script, native
-from chaos.figures import Figure, percentile
+from chaos.figures import Figure, percentile, settle_all
 from chaos.gateway_process import GatewayProcess
 from chaos.knocks import Doors, Told, crowd, readyz
 from chaos.numbered import word
@@ -73,18 +73,19 @@ async def test_callers_beyond_the_limit() -> None:
                     f"{times}× the {PLACES} places, refused callers come again twice a second",
                 )
                 p95 = percentile([ms for r in records for ms in latencies_ms(r)], 95)
-                figure.add("latency of admitted streams p95", p95, max(usual * 1.25, usual + SLACK_MS), "ms")
+                figure.add(
+                    "latency of admitted streams p95", p95, max(usual * 1.25, usual + SLACK_MS), "ms", timed=True
+                )
                 figure.add("without the crowd", usual, unit="ms")
                 bad = [r for r in records if not r.whole or not r.verdict().faultless]
                 figure.add("admitted streams dropped or spoilt", len(bad), 0)
                 figure.add("refusals", len(told.times_ms), 5 * times, least=True)
-                figure.add("refusal p99", percentile(told.times_ms, 99), 100, "ms")
+                figure.add("refusal p99", percentile(told.times_ms, 99), 100, "ms", timed=True)
                 figure.add("refusals without the right code or a time to come again", len(told.wrong), 0)
                 figure.add("admitted beyond the limit", told.admitted, 0)
                 figure.failures += told.wrong[:3]
                 figures.append(figure)
-            for figure in figures:
-                figure.settle()
+            settle_all(figures)
         finally:
             await doors.aclose()
 
@@ -141,7 +142,7 @@ async def test_a_second_key_gets_its_share() -> None:
                 await asyncio.sleep(1.0)
         figure.demand(whole, f"the second key was refused {tries} times in {got_in_s:.0f} s")
         figure.add("tries of the second key", tries, 4)
-        figure.add("until its stream was done", got_in_s, 6, "s")
+        figure.add("until its stream was done", got_in_s, 6, "s", timed=True)
         small.set()
         await hammering
         figure.add("streams of the first key meanwhile", greedy.count(True), 10, least=True)
@@ -200,7 +201,7 @@ async def test_it_finds_the_limit_of_a_recognizer_that_only_gets_slower() -> Non
         "stand-in that lags with more than 9 streams; 16 callers at a time; a lag of 400 ms is allowed",
     )  # fmt: skip
     p95 = percentile([ms for r in found.late() for ms in latencies_ms(r)], 95)
-    figure.add("latency p95 of those admitted", p95, 5 * MAX_LAG_MS, "ms")
+    figure.add("latency p95 of those admitted", p95, 5 * MAX_LAG_MS, "ms", timed=True)
     figure.add("without the adaptive limit", percentile([ms for r in without.late() for ms in latencies_ms(r)], 95),
                5 * p95, "ms", least=True)  # fmt: skip
     figure.add("limit found", found.endpoint["limit"] or 0, 12)

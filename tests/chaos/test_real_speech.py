@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 import speech
 from chaos.cable import Cable
-from chaos.figures import Figure, percentile
+from chaos.figures import Figure, percentile, settle_all
 from chaos.gateway_process import GatewayProcess
 
 CHUNK = 3_200
@@ -135,10 +135,7 @@ async def test_every_chunk_of_real_speech() -> None:
             play(recognizer, "two_sentences", "reset", 4),
             play(recognizer, "greeting", "frozen", 6, **IMPATIENT),
         )
-    for figure in figures:
-        figure.write()
-    for figure in figures:
-        figure.settle()
+    settle_all(figures)
 
 
 async def play(recognizer: GatewayProcess, name: str, how: Strike, step: int, **settings: str) -> Figure:

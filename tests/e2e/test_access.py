@@ -24,6 +24,7 @@ from keyring import Keyring, bearer
 from server.access.grants import ALL_SCOPES, CLIENT_SCOPES, Allowance, Scope
 from server.access.rules import GRPC, HTTP
 from server.serve import Addresses
+from timing import in_time
 from word_engine import WordEngine
 
 from .gateway import Session, running, session
@@ -279,7 +280,7 @@ async def test_connections_without_a_call_are_few_and_keep_no_gateway_from_its_e
         there = await asyncio.gather(*(connected(addresses) for _ in range(40)))
         assert sum(stays for stays, _ in there) == 24
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    in_time(time.monotonic() - began, 5)
     for _, writer in there:
         writer.close()
 
@@ -440,7 +441,7 @@ async def test_a_token_that_expires_ends_what_it_began(tmp_path: Path) -> None:
             call = await riva_call(channel, token)
             began = time.monotonic()
             heard = await rest(client)
-            assert time.monotonic() - began < 5
+            in_time(time.monotonic() - began, 5)
             kinds = [message["type"] for message in heard if message["type"] not in ("partial", "warning")]
             assert kinds == ["final", "summary", "error", "close 4401"]
             told = heard[-2]

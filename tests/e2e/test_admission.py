@@ -21,6 +21,7 @@ from websockets.exceptions import InvalidStatus
 from asr.errors import ASRError, Code
 from asr.riva_proto import asr as pb
 from asr.riva_proto import asr_grpc
+from timing import in_time
 from word_engine import WordEngine
 
 from .command import Shell, wait_for
@@ -197,5 +198,5 @@ async def test_a_flood_is_refused_quickly(tmp_path: Path) -> None:
             p99_s.append(sorted(time_s for time_s, _, _ in found)[297])
             for _, _, writer in found:
                 writer.close()
-        assert min(p99_s) < 0.05, p99_s
+        in_time(min(p99_s), 0.05)
         first.close()

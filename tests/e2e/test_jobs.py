@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from sound import noise
+from timing import in_time
 
 from .jobs_driver import SECRET, Gateway, Refused, Site, receiver, site
 from .postgres import PASSWORD, Postgres, postgres
@@ -107,7 +108,7 @@ async def test_cancel_stops_the_work_at_once(there: Site) -> None:
     begun = time.monotonic()
     third = await gateway.submit(there.recording(0.2))
     await gateway.until(third["id"], "processing", "completed")  # its place is free again
-    assert time.monotonic() - begun < 2 * AT_ONCE_S
+    in_time(time.monotonic() - begun, 2 * AT_ONCE_S)
     assert (await gateway.over(third["id"]))["status"] == "completed"
     async with asyncio.timeout(AT_ONCE_S):
         while await gateway.ask("files"):
@@ -208,7 +209,7 @@ async def test_and_fails_where_that_takes_too_long_also_over_a_restart(there: Si
     gateway = await there.gateway(rules={"retry_for_ms": 3000})
     begun = time.monotonic()
     failed = await gateway.over(job["id"])
-    assert time.monotonic() - begun < 6
+    in_time(time.monotonic() - begun, 6)
     assert (failed["status"], failed["error_code"]) == ("failed", "unavailable")
     assert "0.05 minutes" in failed["error"]
 
@@ -220,12 +221,12 @@ async def test_sigterm_hands_a_job_back_and_it_goes_on_in_the_next_life(there: S
     await gateway.until(job["id"], "processing", percent=10)
     begun = time.monotonic()
     assert await gateway.stop() == 0
-    assert time.monotonic() - begun < 5
+    in_time(time.monotonic() - begun, 5)
     assert there.moves()[-1] == (job["id"], "pending")
     gateway = await there.gateway(pace=0.0)
     begun = time.monotonic()
     assert (await gateway.over(job["id"]))["text"] == words(4)
-    assert time.monotonic() - begun < 5
+    in_time(time.monotonic() - begun, 5)
     assert [status for _, status in there.moves()] == ["processing", "pending", "processing", "completed"]
 
 
@@ -240,7 +241,7 @@ async def test_a_gateway_that_is_stopped_while_its_jobs_begin_ends_in_good_order
         await asyncio.sleep(n * 0.3)
         begun = time.monotonic()
         assert await gateway.stop() == 0
-        assert time.monotonic() - begun < 6
+        in_time(time.monotonic() - begun, 6)
     gateway = await there.gateway()
     assert (await gateway.over(job["id"]))["text"] == words(1)
     assert '"level": "error"' not in there.log
@@ -372,7 +373,7 @@ async def test_a_database_that_is_away_is_said_and_does_not_keep_the_gateway(tmp
         assert (error.code, "PostgreSQL" in error.message) == ("unavailable", False)
         begun = time.monotonic()
         assert await gateway.stop() == 0
-        assert time.monotonic() - begun < 8
+        in_time(time.monotonic() - begun, 8)
         assert PASSWORD not in there.log
         assert "%20password" not in there.log
 
@@ -420,7 +421,7 @@ async def test_a_job_is_cancelled_by_whichever_gateway_is_asked(shared: Site) ->
     begun = time.monotonic()
     while await busy(first):
         await asyncio.sleep(0.02)
-    assert time.monotonic() - begun < AT_ONCE_S
+    in_time(time.monotonic() - begun, AT_ONCE_S)
 
 
 async def test_gateways_with_spools_of_their_own_do_their_own_jobs(server: Postgres, tmp_path: Path) -> None:

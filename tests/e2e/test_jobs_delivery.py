@@ -14,6 +14,7 @@ import pytest
 from server.certificates import localhost_certificate
 from server.jobs.delivery import Delivery, deliver, public_trust
 from server.tls.policy import server_ssl_context
+from timing import in_time
 
 from .jobs_driver import Receiver, receiver
 
@@ -59,7 +60,7 @@ async def test_a_receiver_that_never_ends_its_answer_is_left(drip: bytes) -> Non
         begun = time.monotonic()
         trouble = await deliver(delivery(f"http://127.0.0.1:{port}/", timeout_ms=500), TRUST)
         assert trouble in ("no answer within 500 ms", "RemoteProtocolError")
-        assert time.monotonic() - begun < 2
+        in_time(time.monotonic() - begun, 2)
 
 
 async def test_a_body_without_an_end_does_no_harm() -> None:
@@ -100,7 +101,7 @@ async def test_a_name_server_that_never_answers_keeps_nobody(monkeypatch: pytest
     await asyncio.sleep(0.05)
     begun = time.monotonic()
     await asyncio.to_thread(int)  # the threads that uploads are written by are free
-    assert time.monotonic() - begun < 0.2
+    in_time(time.monotonic() - begun, 0.2)
     assert set(await asyncio.gather(*lost)) == {"no answer within 300 ms"}
     answer.set()
 

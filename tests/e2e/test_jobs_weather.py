@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from timing import in_time
+
 from .jobs_driver import Refused, site
 from .postgres import Postgres, postgres
 from .relay import relay
@@ -88,7 +90,7 @@ async def test_a_database_that_falls_silent_keeps_nobody(server: Postgres, tmp_p
         for answer in await asyncio.gather(*asked, return_exceptions=True):
             assert isinstance(answer, Refused), answer
             assert answer.code == "unavailable"
-        assert time.monotonic() - begun < ANSWER_S
+        in_time(time.monotonic() - begun, ANSWER_S)
         way.open.set()
         assert (await gateway.over(running["id"]))["text"] == words(10)
         again = await gateway.submit(there.recording(0.4), idempotency_key="k")
@@ -104,7 +106,7 @@ async def test_a_gateway_ends_while_its_database_is_silent(server: Postgres, tmp
         way.open.clear()
         begun = time.monotonic()
         assert await gateway.stop() == 0
-        assert time.monotonic() - begun < ANSWER_S
+        in_time(time.monotonic() - begun, ANSWER_S)
         there.postgres = url
         later = await there.gateway()
         assert (await later.over(running["id"]))["text"] == words(4)
@@ -120,7 +122,7 @@ async def test_a_cancel_is_answered_though_the_database_goes_away(tmp_path: Path
         begun = time.monotonic()
         error = await refused(gateway.ask("cancel", id=running["id"]))
         assert error.code == "unavailable"
-        assert time.monotonic() - begun < ANSWER_S
+        in_time(time.monotonic() - begun, ANSWER_S)
         lock.execute("ROLLBACK")
         lock.close()
         assert (await gateway.over(running["id"]))["status"] in ("completed", "cancelled")

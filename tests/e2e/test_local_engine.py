@@ -19,6 +19,7 @@ from asr.engines.local_wire import Tuning
 from asr.errors import ASRError, Code
 from asr.events import Event, Final, FinalReason, Flushed, Partial, Progress, SpeechEnded, SpeechStarted
 from asr.options import Endpointing, Options
+from timing import in_time
 
 PLAIN = Options()
 
@@ -185,7 +186,7 @@ async def test_the_loop_is_not_blocked_and_both_workers_work():
         assert len(workers) == 2
         assert min(workers) > 0.3 * max(workers) > 0
         # On a busy machine the system may take the core away; what counts is that decoding is not ours.
-        assert sorted(lags)[int(len(lags) * 0.95)] < 0.05
+        in_time(sorted(lags)[int(len(lags) * 0.95)], 0.05)
         assert mine < 0.3 * sum(workers)
     finally:
         await engine.aclose()

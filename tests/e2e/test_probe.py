@@ -19,6 +19,7 @@ import pytest
 from authority import Authority
 from e2e.gateway import running
 from server.probe import Door, ask
+from timing import in_time
 from word_engine import WordEngine
 
 
@@ -63,7 +64,7 @@ def test_one_that_hangs_is_not(tls: bool) -> None:
     with listening() as port:
         began = time.monotonic()
         assert "does not answer within 0.3 s" in ask(Door("127.0.0.1", port, tls, tls), 0.3)
-        assert time.monotonic() - began < 1.0
+        in_time(time.monotonic() - began, 1.0)
 
 
 def test_nor_is_one_that_is_away_or_answers_something_else() -> None:
@@ -88,7 +89,7 @@ async def test_the_command_is_light_and_says_why(tmp_path: Path) -> None:
         good = await asyncio.to_thread(probe, where.port)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert (good.returncode, good.stdout, good.stderr) == (0, "healthy\n", "")
-        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
+        in_time(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 0.3)
     bad = await asyncio.to_thread(probe, where.port)
     assert (bad.returncode, bad.stderr) == (1, "")
     assert bad.stdout.startswith("unhealthy: 127.0.0.1:")

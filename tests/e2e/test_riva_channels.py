@@ -23,6 +23,7 @@ from asr.events import Event
 from asr.mock.plan import load_plan
 from asr.mock.riva_server import MockRivaServer
 from asr.options import Options
+from timing import in_time
 
 LIMIT_S = 20.0
 UNARY = "/nvidia.riva.asr.RivaSpeechRecognition/GetRivaSpeechRecognitionConfig"
@@ -317,7 +318,7 @@ async def test_a_server_that_is_back_is_found_at_once() -> None:
         back = time.monotonic()
         async with asyncio.timeout(LIMIT_S):
             await first_event(riva)
-        assert time.monotonic() - back < 1.0
+        in_time(time.monotonic() - back, 1.0)
     await riva.aclose()
 
 
@@ -380,7 +381,7 @@ async def test_keepalive_notices_a_frozen_peer() -> None:
             frozen = time.monotonic()
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await call.read()
-            assert time.monotonic() - frozen < 4
+            in_time(time.monotonic() - frozen, 4)
             assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
             lease.release(broken=True)
 
@@ -402,7 +403,7 @@ async def test_a_frozen_peer_ends_a_stream_as_unavailable() -> None:
         frozen = time.monotonic()
         with pytest.raises(ASRError) as caught:
             await drain(events)
-        assert time.monotonic() - frozen < 6
+        in_time(time.monotonic() - frozen, 6)
         assert (caught.value.code, caught.value.retryable) == (Code.UNAVAILABLE, True)
         await riva.aclose()
 
@@ -427,7 +428,7 @@ async def test_an_answer_that_cannot_be_read_is_told_at_once() -> None:
             await riva.models()
         assert caught.value.code is Code.INTERNAL
         assert not (await riva.ready()).ready
-        assert time.monotonic() - begun < 1
+        in_time(time.monotonic() - begun, 1)
         await riva.aclose()
 
 
@@ -451,7 +452,7 @@ async def test_neither_is_waited_for_behind_a_response_that_cannot_be_read() -> 
     with pytest.raises(ASRError) as caught:
         await drain(riva.stream(audio(), Options()))
     assert caught.value.code is Code.INTERNAL
-    assert time.monotonic() - begun < 1
+    in_time(time.monotonic() - begun, 1)
     await riva.aclose()
     await server.stop(None)
 

@@ -21,6 +21,7 @@ from asr.mock.plan import MockPlan, load_plan
 from asr.mock.riva_server import MockRivaServer, ServerTls
 from asr.options import Diarization, Options
 from riva_tls import make_certificates
+from timing import in_time
 
 LIMIT_S = 15.0
 
@@ -220,7 +221,7 @@ async def test_a_port_that_is_not_grpc_runs_out_of_time_to_connect() -> None:
         with pytest.raises(ASRError) as caught:
             await collect(riva, forever())
         assert caught.value.code in (Code.UNAVAILABLE, Code.TIMEOUT)
-        assert time.monotonic() - begun < 5
+        in_time(time.monotonic() - begun, 5)
     for writer in accepted:
         writer.close()
     listener.close()
@@ -264,7 +265,7 @@ async def test_closing_ends_the_call_at_once(fault: list[Any]) -> None:
             waiting.cancel()
         await asyncio.wait({waiting})
         await events.aclose()
-        assert time.monotonic() - begun < 1
+        in_time(time.monotonic() - begun, 1)
 
 
 async def test_closing_the_engine_fails_open_streams() -> None:

@@ -21,6 +21,7 @@ from asr.engine import Readiness
 from asr.mock.plan import MockPlan, load_plan
 from server.faces.sagemaker_request import ATTRIBUTES_HEADER, MAX_HTTP_BYTES
 from server.standin import Standin
+from timing import in_time
 from word_engine import WordEngine
 
 from .command import Shell, wait_for
@@ -251,7 +252,7 @@ async def test_an_invocation_that_takes_too_long_says_so_in_time(tmp_path: Path)
     async with Standin(slow) as nim, gateway(nim, tmp_path, sagemaker_timeout_ms=700) as client:
         started = time.monotonic()
         answer = await client.post("/invocations/grpc", **form(wav()))
-        assert time.monotonic() - started < 5
+        in_time(time.monotonic() - started, 5)
         assert (answer.status_code, answer.json()["code"]) == (504, "timeout")
         assert "asynchronous" in answer.json()["error"]
 
@@ -302,7 +303,7 @@ async def test_ping_answers_at_once_whatever_the_recognizer_does(tmp_path: Path)
         for _ in range(5):
             started = time.monotonic()
             assert (await client.get("/ping")).status_code == 503
-            assert time.monotonic() - started < 0.25
+            in_time(time.monotonic() - started, 0.25)
 
 
 # --- the command, as SageMaker starts it
@@ -353,7 +354,7 @@ async def test_connections_are_accepted_and_pings_answered_under_load(tmp_path: 
                 await asyncio.sleep(0.01)
             assert [(await task).status_code for task in load] == [200] * 8
             assert waits
-            assert max(waits) < 0.25
+            in_time(max(waits), 0.25)
 
 
 async def test_sigterm_lets_an_invocation_finish(tmp_path: Path) -> None:

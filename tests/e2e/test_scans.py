@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from timing import in_time
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts" / "dev"
 
@@ -192,7 +194,7 @@ def test_silence_is_no_good_news(pins: Path) -> None:
             begun = time.monotonic()
             status, told = audit(f"http://127.0.0.1:{one.getsockname()[1]}", pins)
             assert (status, told) == (3, "dependency audit: NOT CHECKED (no advisory service reachable)\n")
-            assert time.monotonic() - begun < 15
+            in_time(time.monotonic() - begun, 15)
 
 
 def test_somebody_who_knows_of_no_vulnerability_at_all_is_not_asked(pins: Path) -> None:

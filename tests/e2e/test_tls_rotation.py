@@ -22,6 +22,7 @@ from asr.options import Options
 from authority import Authority, Issued
 from e2e.gateway import running
 from e2e.handshakes import serial_shown
+from timing import in_time
 from word_engine import WORD_MS, WordEngine
 
 STREAMS = 25
@@ -75,7 +76,7 @@ async def seen(port: int, issued: Issued, pair: tuple[Path, Path] | None = None)
     """How long it takes until a new handshake sees that certificate, in seconds."""
     begun = time.monotonic()
     while await serial_shown(port, pair) != issued.serial:
-        assert time.monotonic() - begun < SEEN_WITHIN_S, "the new certificate is not shown"
+        in_time(time.monotonic() - begun, SEEN_WITHIN_S, "the new certificate is not shown")
         await asyncio.sleep(0.1)
     return time.monotonic() - begun
 
@@ -148,7 +149,7 @@ async def test_fifty_streams_while_every_certificate_is_replaced_twice(tmp_path:
             site.renew("newcomer", site.next_inner)
             newcomer = site.client(riva.grpc_port, "newcomer")
             while not (await newcomer.ready()).ready:
-                assert time.monotonic() - begun < 2 * SEEN_WITHIN_S, "the new authority is not trusted"
+                in_time(time.monotonic() - begun, 2 * SEEN_WITHIN_S, "the new authority is not trusted")
                 await asyncio.sleep(0.1)
             first = site.renew("gateway", site.public)
             inside = site.renew("riva", site.next_inner)
@@ -170,7 +171,7 @@ async def test_fifty_streams_while_every_certificate_is_replaced_twice(tmp_path:
             ended = await asyncio.gather(*talks)
             assert [talk.heard for talk in ended if talk.heard != talk.said] == []
             assert min(len(talk.heard) for talk in ended) > 15
-            assert max(waits) < SEEN_WITHIN_S
+            in_time(max(waits), SEEN_WITHIN_S)
             # Who shows a certificate of the former authority is not let in any more.
             site.inner.issue("client").write(tmp_path / "old.crt", tmp_path / "old.key")
             former = site.client(riva.grpc_port, "old")

@@ -32,6 +32,7 @@ from e2e.gateway import running, session
 from e2e.test_grpc_complete import Able
 from otlp_receiver import Collector, attributes, collecting
 from server.serve import Addresses
+from timing import in_time
 from word_engine import WordEngine
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -152,7 +153,7 @@ async def test_a_collector_that_is_gone_disturbs_no_stream_and_no_end(
                 assert told[-1]["type"] == "summary"
                 await asyncio.sleep(0.1)
             begun = time.monotonic()
-        assert time.monotonic() - begun < 0.5 + 1.0
+        in_time(time.monotonic() - begun, 0.5 + 1.0)
     told_of = [line for line in log if "traces" in line["event"]]
     assert len(told_of) == 1
     assert "streams go on" in told_of[0]["event"]
@@ -176,7 +177,7 @@ async def test_a_process_with_a_silent_collector_ends_in_time(tmp_path: Path) ->
 
         took_s, status, errors = await asyncio.to_thread(serve)
     assert status == 0
-    assert took_s < CLOSE_S + 1.5
+    in_time(took_s, CLOSE_S + 1.5)
     assert "Traceback" not in errors
     events = [json.loads(line)["event"] for line in errors.splitlines()]
     assert [event for event in events if "traces" in event] == ["traces cannot be sent; streams go on"]

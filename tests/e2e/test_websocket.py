@@ -15,6 +15,7 @@ from websockets.exceptions import InvalidStatus
 
 import sound
 from playbook import Playbook, Player, all_playbooks, play
+from timing import in_time
 from word_engine import WordEngine
 
 from .gateway import PATIENCE_S, connecting, running, session, trusting
@@ -137,7 +138,7 @@ async def test_an_engine_failure_reaches_the_client_within_a_second(tmp_path: Pa
             kinds.append(json.loads(text)["type"])
         assert kinds[-1] == "error"
         assert text == "close 4502"
-        assert time.monotonic() - started < 1.0
+        in_time(time.monotonic() - started, 1.0)
 
 
 async def test_a_request_that_never_comes_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +155,7 @@ async def test_a_request_that_never_comes_is_cut_off(tmp_path: Path, monkeypatch
                         pass
                 except ConnectionResetError:
                     pass
-            assert loop.time() - started < 2.0
+            in_time(loop.time() - started, 2.0)
             writer.close()
 
 
@@ -262,4 +263,4 @@ async def test_a_large_message_of_compressed_sound_lets_others_have_their_turn(t
         over = True
         await beating
     assert abs(len(engine.heard_bytes) / 32_000 - 120) < 0.1
-    assert worst_s < 0.2
+    in_time(worst_s, 0.2)

@@ -29,6 +29,7 @@ from server.access.key_file import make_key
 from server.access.keys import changing, load_keys
 from server.certificates import make_certificate
 from server.settings import ServerSettings
+from timing import in_time
 from tokens import AUDIENCE, ISSUER, jwk, jwks, public_pem, rsa_key, token
 
 PATIENCE_S = 10.0
@@ -187,7 +188,7 @@ async def test_a_publisher_that_never_answers_holds_up_nobody(monkeypatch: pytes
         publisher.is_stuck = True
         began = time.monotonic()
         async with fetching(publisher.url) as keys:
-            assert time.monotonic() - began < 1.0
+            in_time(time.monotonic() - began, 1.0)
             assert keys.keys is None
             publisher.is_stuck = False
             await until(lambda: kids(keys) == {"one"})

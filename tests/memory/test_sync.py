@@ -18,6 +18,7 @@ from asr import SyncRivaASRClient
 from asr.errors import ASRError
 from asr.events import Final
 from asr.pulling import pull
+from timing import in_time
 from word_engine import WordEngine
 
 
@@ -201,7 +202,7 @@ def test_a_script_that_forgets_to_close_ends_cleanly() -> None:
     )
     begin = time.monotonic()
     assert run_script(code) == (0, "Partial\n", "")
-    assert time.monotonic() - begin < 8
+    in_time(time.monotonic() - begin, 8)
 
 
 def test_ctrl_c_interrupts_a_wait() -> None:
@@ -220,4 +221,4 @@ def test_ctrl_c_interrupts_a_wait() -> None:
     )
     begin = time.monotonic()
     assert run_script(code) == (0, "interrupted\n", "")
-    assert time.monotonic() - begin < 8
+    in_time(time.monotonic() - begin, 8)
