@@ -12,6 +12,7 @@ import pytest
 
 from cloud.client import TREE, Cloud, Far, Ran
 from deploy.far_steps import WORDS, containers, heard, machine, tags
+from timing import in_time
 
 IMAGE = "nvcr.io/nim/nvidia/parakeet-1-1b-rnnt-multilingual:"
 LIMITS = {"DEPLOY_READY_LIMIT_S": "20", "DEPLOY_GATEWAY_READY_S": "15"}
@@ -149,7 +150,9 @@ def test_a_release_that_does_not_run_is_taken_back(cloud: Cloud, far: Far, tree:
     serve = tree / "src/server/serve.py"
     whole = serve.read_text()
     serve.write_text('raise SystemExit("this release is broken")\n')
-    said = _upgrade(cloud, "--gateway", status=4, tree=tree).err
+    ran = _upgrade(cloud, "--gateway", status=4, tree=tree)
+    in_time(ran.seconds, 45, "with the former one serving again")  # of these about 15 without a gateway
+    said = ran.err
     serve.write_text(whole)
     assert "the former gateway serves again" in said
     assert "does not run" in said

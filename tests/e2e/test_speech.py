@@ -16,6 +16,7 @@ from asr import Final, Partial, RivaASRClient
 from asr.riva_proto import asr as riva
 from asr.riva_proto import asr_grpc
 from server.serve import Addresses
+from timing import Late
 
 from .gateway import running, session
 
@@ -141,7 +142,6 @@ Way = Callable[[Addresses, bytes], Awaitable[Heard]]
 WAYS: list[Way] = [native, end_dialect, riva_grpc, library_over_riva, library_over_gateway, library_alone]
 
 
-@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 async def test_speech_becomes_words(way: Way, tmp_path: Path) -> None:
@@ -152,7 +152,8 @@ async def test_speech_becomes_words(way: Way, tmp_path: Path) -> None:
         for clip, heard in zip(clips, heards, strict=True):
             rate = speech.wer(clip.text, heard.text)
             assert rate <= clip.max_wer, f"{clip.name}: {rate:.2f}: {heard.text!r}"
-            assert heard.partials_while_speaking >= 3
+            if heard.partials_while_speaking < 3:
+                raise Late(f"{clip.name}: {heard.partials_while_speaking} partials came before the end of it")
 
 
 @pytest.mark.slow

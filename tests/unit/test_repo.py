@@ -26,7 +26,18 @@ TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SCRIPTS = [*sorted((ROOT / "scripts").rglob("*.sh")), ROOT / ".ci" / "run"]
 LOCKS = tuple(ROOT / "requirements" / f"{name}.txt" for name in ("runtime", "dev", "clients"))
 READS_THE_ENVIRONMENT = {"asr/environment.py", "asr/loading.py", "server/settings.py", "server/probe.py"}
-_LEFT_OUT = {".git", ".venv", ".venv-clients", "__pycache__", "node_modules", "dist", "build", "var", "test-results"}
+_LEFT_OUT = {
+    ".git",
+    ".hypothesis",
+    ".venv",
+    ".venv-clients",
+    "__pycache__",
+    "node_modules",
+    "dist",
+    "build",
+    "var",
+    "test-results",
+}
 _TEXT = {
     ".py",
     ".md",
