@@ -27,6 +27,7 @@ test: ## install what the tests need (a browser included) and run them all
 	@scripts/dev/system-packages.sh python
 	@scripts/dev/environment.sh dev
 	@scripts/dev/environment.sh clients
+	@scripts/dev/system-packages.sh shell
 	@scripts/dev/system-packages.sh curl
 	@scripts/dev/system-packages.sh sounds
 	@scripts/dev/system-packages.sh prometheus

@@ -25,7 +25,7 @@ from timing import TRIES, Late
 
 MB = 1024 * 1024
 LIMIT_S = 110.0
-PARALLEL = 4
+PARALLEL = 6
 SPARE_S = 20.0
 STRANGER = 500
 """Clients from this number on are not among those who behave."""

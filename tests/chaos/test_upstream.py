@@ -15,7 +15,7 @@ import pytest
 from chaos.catalogue import UPSTREAM, Row
 from chaos.play import Outcome, play, seed, target
 
-PARALLEL = 4
+PARALLEL = 6
 ROW_LIMIT_S = 120.0
 
 
