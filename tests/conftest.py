@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import structlog
 from lanes import Room, room_of_this_run, together
 
 _ROOM = pytest.StashKey[Room | None]()
+_MEASURED = pytest.StashKey[set[Path]]()
 
 
 @pytest.fixture(autouse=True)
@@ -22,15 +24,30 @@ def _logs_as_they_were() -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "alone: measures; no other test runs meanwhile, in any process of this run")
+    config.addinivalue_line(
+        "markers",
+        "alone(first): measures; no other test runs meanwhile, in any process of this run. With first=True only the "
+        "file's first one does, with the fixture that plays all of it; the others look at what it has found.",
+    )
+    config.stash[_MEASURED] = set()
     config.stash[_ROOM] = room_of_this_run(config.rootpath / ".pytest_cache" / "lanes")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before the limit of the test's time begins
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     room = item.config.stash[_ROOM]
-    with room.entered(alone=item.get_closest_marker("alone") is not None) if room else nullcontext():
+    with room.entered(alone=_measures(item)) if room else nullcontext():
         return (yield)
+
+
+def _measures(item: pytest.Item) -> bool:
+    mark = item.get_closest_marker("alone")
+    if mark is None:
+        return False
+    before = item.config.stash[_MEASURED]
+    repeated = item.path in before
+    before.add(item.path)
+    return not (mark.kwargs.get("first") and repeated)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,7 +2,8 @@
 
 Most of the suite waits: for a recognizer's pace, a bound, a browser. pytest-xdist lets another file's tests run
 meanwhile. A test marked `alone` is given the machine: it waits until the others' tests are over, and none begins
-before it has ended. Its own process's other tests, and what they share, are as ever; so is a run in one process.
+before it has ended. Where a file's tests look at what one fixture has played, only the first of them is
+(`first=True`). Its own process's other tests, and what they share, are as ever; so is a run in one process.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def _only_late(figure: Figure | Exception) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.alone(first=True)
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("row", ROWS)
 def test_drill(row: str, figures: dict[str, Figure | Exception]) -> None:

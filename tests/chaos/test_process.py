@@ -21,7 +21,7 @@ def outcomes(request: pytest.FixtureRequest) -> dict[str, Outcome]:
 
 
 @pytest.mark.slow
-@pytest.mark.alone
+@pytest.mark.alone(first=True)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.number)
 def test_process(row: Row, outcomes: dict[str, Outcome]) -> None:

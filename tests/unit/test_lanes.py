@@ -131,9 +131,20 @@ def test_that_measures(before):
 def test_of_any_other_kind():
     assert free()
 """
+FIRST = """
+@pytest.fixture(scope="module")
+def played():
+    return free()
+
+@pytest.mark.alone(first=True)
+@pytest.mark.parametrize("row", (0, 1, 2))
+def test_row(row, played):
+    assert not played and free() == (row > 0)
+"""
 
 
 def test_the_mark_gives_a_test_the_room_and_its_fixtures_too(tmp_path: Path) -> None:
+    (tmp_path / "test_first.py").write_text(SUITE.partition("@")[0] + FIRST)
     (tmp_path / "test_suite.py").write_text(SUITE)
     env = {**os.environ, "PYTHONPATH": str(TESTS), "PYTEST_XDIST_WORKER": "gw0"}
     command = (
@@ -149,4 +160,4 @@ def test_the_mark_gives_a_test_the_room_and_its_fixtures_too(tmp_path: Path) -> 
         os.devnull,
     )
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
-    assert "2 passed" in done.stdout, done.stdout
+    assert "5 passed" in done.stdout, done.stdout
