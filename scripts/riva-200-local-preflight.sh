@@ -47,14 +47,26 @@ nearest() {
     printf '%s' "$path"
 }
 
+check_settings() {
+    local grace wanted
+    compose config --format json >"$SCRATCH/config" 2>"$SCRATCH/config.err" ||
+        fail "$EXIT_USAGE" 'docker compose does not understand compose.yaml with these settings' "$(tail -n 1 "$SCRATCH/config.err")"
+    # docker writes a time as 2m10s
+    read -r grace wanted < <(jq -r '.services.gateway
+        | ([.stop_grace_period // "10s" | capture("(?<n>[0-9.]+)(?<u>[hms])"; "g") | (.n | tonumber) * {h: 3600, m: 60, s: 1}[.u]] | add | floor),
+          ([.environment | .DRAIN_DELAY_MS // 0, .DRAIN_TIMEOUT_MS // 25000 | tonumber? // 0] | add / 1000 + 10 | ceil)' "$SCRATCH/config" | xargs)
+    if ((grace < wanted)); then
+        problem "docker ends the gateway after $grace seconds, and its streams may take $wanted to finish (DRAIN_DELAY_MS, DRAIN_TIMEOUT_MS)" \
+            "Write into .env: DEPLOY_STOP_GRACE=${wanted}s"
+    fi
+}
+
 check_ports() {
     local port
     if [ -n "$(container gateway)" ]; then
         kept 'ports: the stack runs already'
         return
     fi
-    compose config --format json >"$SCRATCH/config" 2>"$SCRATCH/config.err" ||
-        fail "$EXIT_USAGE" 'docker compose does not understand compose.yaml with these settings' "$(tail -n 1 "$SCRATCH/config.err")"
     for port in $(jq -r '.services[].ports[]?.published' "$SCRATCH/config"); do
         if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
             problem "port $port is taken by another program" 'Stop that one, or take another: DEPLOY_…PORT in .env (docs/docker.md)'
@@ -128,6 +140,7 @@ check_key() {
 set +x # a trace would show the key
 check_programs
 check_disk
+check_settings
 check_ports
 if with_gpu; then
     check_gpu

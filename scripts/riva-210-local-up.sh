@@ -5,7 +5,8 @@
 
 no_cloud
 about 'Starts the gateway, its monitoring and a NIM on this machine, and waits until streams are served.' \
-    'Run again it changes what differs and keeps the rest. The first start with a GPU takes up to 40 minutes.' \
+    'Run again it changes what differs and keeps the rest; the monitoring starts again, for its files may be others.' \
+    'The first start with a GPU takes up to 40 minutes.' \
     'The NGC key comes from stdin, from --from-file, or is asked for; it goes to a file that only you may read, for the' \
     "NIM's container, and to the registry; never to a command line."
 local_flags
@@ -118,6 +119,26 @@ is_ready() {
     web /readyz --fail --output /dev/null 2>/dev/null
 }
 
+# monitors: "SERVICE ID" of each container that reads files of this tree
+monitors() {
+    local service
+    for service in prometheus alertmanager grafana; do echo "$service $(container "$service")"; done
+}
+
+# take_over BEFORE: the monitors that ran before and were not made anew start again: docker compose does not look into
+# the files that it mounts, and a container goes on seeing those that were there when it started
+take_over() {
+    local -a same
+    mapfile -t same < <(comm -12 <(sort <<<"$1") <(monitors | sort) | sed -n 's/ ..*//p')
+    if ((${#same[@]} > 0)); then
+        compose restart "${same[@]}" >"$SCRATCH/restart" 2>&1 || {
+            tail -n 20 "$SCRATCH/restart" >&2
+            fail "$EXIT_FAILED" 'docker compose could not start the monitoring again: see above' 'Run this again.'
+        }
+        made "started again, for their files may be others now: ${same[*]}"
+    fi
+}
+
 start() {
     step 'Services'
     if dry; then
@@ -125,11 +146,14 @@ start() {
         return
     fi
     say 'images are built and fetched: minutes, the first time; a NIM has 20 GB'
+    local before
+    before=$(monitors)
     compose up --detach --build --remove-orphans --quiet-pull >"$SCRATCH/up" 2>&1 || {
         tail -n 20 "$SCRATCH/up" >&2
         fail "$EXIT_FAILED" 'docker compose could not start them: see above' "More: docker compose logs"
     }
     made 'started'
+    take_over "$before"
 }
 
 await() {

@@ -23,6 +23,7 @@ from e2e.command import COMMAND
 from e2e.monitors import free_port
 
 NGC_KEY = "nvapi-" + "made-up-" * 4
+MONITORS = ("prometheus", "alertmanager", "grafana")
 _PROGRAM = """#!{python} -IS
 import base64, json, os, socket, sys
 words = sys.argv[1:]
@@ -52,6 +53,7 @@ class Faults:
     up_fails: bool = False
     no_prometheus: bool = False
     certificate: str = ""
+    drain: Mapping[str, str] = field(default_factory=dict)
 
 
 class Refused(Exception):
@@ -174,13 +176,14 @@ class Machine:
             case ["up", "--detach", "--build", "--remove-orphans", "--quiet-pull"]:
                 return self._up(env)
             case ["ps", "--all", "--quiet", *services]:
-                there = ["gateway", *(["nim"] if self.nim else [])] if self.stack else []
+                there = ["gateway", *MONITORS, *(["nim"] if self.nim else [])] if self.stack else []
                 return "".join(f"{name}\n" for name in there if not services or name in services).encode()
             case ["ps", "--all", "--format", "table {{.Service}}\\t{{.Status}}\\t{{.Image}}"]:
                 return b"SERVICE   STATUS         IMAGE\ngateway   Up 3 minutes   riva-gateway:laptop\n"
             case ["config", "--format", "json"]:
                 services = _published(document(env)["services"])
-                services["gateway"]["environment"] = {"TLS_CERT": self.faults.certificate}
+                services["gateway"]["environment"] = {"TLS_CERT": self.faults.certificate, **self.faults.drain}
+                services["gateway"]["stop_grace_period"] = document(env)["services"]["gateway"]["stop_grace_period"]
                 return json.dumps({"services": services}).encode()
             case ["port", service, port] if self.stack:
                 published = _published(self.stack.services)[service]["ports"]
@@ -189,6 +192,9 @@ class Machine:
                 return f"0.0.0.0:{'9' if away else found['published']}\n".encode()
             case ["exec", "-T", "gateway", *command] if self.stack:
                 return self._exec(self.stack, command, given)
+            case ["restart", *services] if self.stack and services:
+                assert set(services) <= set(MONITORS)
+                return b""
             case ["logs", *_]:
                 return b"Out of memory\n"
             case ["down", "--remove-orphans", *volumes]:

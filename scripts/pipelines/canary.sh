@@ -3,9 +3,10 @@
 . "$(dirname "${BASH_SOURCE[0]}")/../lib/deploy.sh"
 
 about 'Takes the next step with a canary at all gateways, or goes back.' \
-    'Steps: show, 1, 5, 25, 50, 100, abort, promote, rollback. A step from 25 on wants the verdict "good" at every gateway,' \
-    'each of them that none says "worse". promote wants 100: while all streams go to the canary, the deployment'"'"'s' \
-    'own NIM becomes that of --nim, and gets the streams back. rollback makes it the former one again.' \
+    'Steps: show, 1, 5, 25, 50, 100, abort, promote, rollback. They come in this order; where streams are few, 5 may be the' \
+    'first. A step from 25 on wants the verdict "good" at every gateway, each of them that none says "worse".' \
+    "promote wants 100: while all streams go to the canary, the deployment's own NIM becomes that of --nim, and gets the" \
+    'streams back. rollback makes it the former one again.' \
     'The key that it shows is in ASR_API_KEY, or in the secret of --admin-key.'
 takes_words STEP
 flag reason TEXT '' "why: it stands in the gateways' log"
@@ -15,7 +16,7 @@ flag nim TAG '' 'promote: the version of the NIM that the canary has run'
 parse "$@"
 
 program=${DEPLOY_GATEWAY_COMMAND:-$LIB/../../.venv/bin/riva-gateway}
-IFS=, read -ra gateways <<<"${opt[gateways]}"
+IFS=', ' read -ra gateways <<<"${opt[gateways]}"
 
 # trust: the certificate that the deployment has published, unless another is named or a public authority has signed it
 trust() {
@@ -52,18 +53,25 @@ everywhere() {
 look() {
     local told
     told=$(at "$1" show --json) || fail "$EXIT_UNAVAILABLE" "$1 does not say how its canary does" 'Nothing was changed.'
-    # shellcheck disable=SC2034 # percent: the callers read it
     read -r percent verdict < <(jq -r '"\(.canary_percent // 0) \(.canary.verdict // "-")"' <<<"$told")
 }
 
-# may_take PERCENT: every gateway's verdict allows it
+# may_take PERCENT: every gateway is at the step before it, or there already, and its verdict allows it
 may_take() {
     local gateway percent verdict
+    local -A before=([1]=0 [5]=0 [25]=5 [50]=25 [100]=50)
     for gateway in "${gateways[@]}"; do
         look "$gateway"
         say "$gateway: $percent %, verdict $verdict"
         if [ "$verdict" = worse ] && (($1 > 1)); then
             fail "$EXIT_FAILED" "$gateway has found the canary worse" 'Look why: docs/runbooks/canary.md. A new beginning is step 1.'
+        fi
+        if ((percent > $1)); then
+            fail "$EXIT_USAGE" "$gateway sends the canary $percent % of the streams already" 'Fewer are a new beginning: abort, then step 1.'
+        fi
+        if ((percent < ${before[$1]})); then
+            fail "$EXIT_USAGE" "$gateway sends the canary $percent % of the streams, and step $1 comes after ${before[$1]} %" \
+                'Take the steps in their order: docs/runbooks/rollout-plan.md'
         fi
         if (($1 >= 25)) && [ "$verdict" != good ]; then
             fail "$EXIT_UNAVAILABLE" "the verdict at $gateway is not \"good\" yet" 'Wait for more streams, then run this again: docs/runbooks/rollout-plan.md'
@@ -80,6 +88,14 @@ promote() {
     done
     upgrade --nim "${opt[nim]}"
     everywhere canary 0 --reason "${opt[reason]}"
+}
+
+# rollback: the NIM goes back for those gateways that answer, whoever does not
+rollback() {
+    local status=0
+    (everywhere abort --reason "${opt[reason]}") || status=$?
+    upgrade --rollback nim
+    exit "$status"
 }
 
 # upgrade FLAGS…: of the deployment's NIM; its exit status is ours
@@ -106,9 +122,6 @@ show) everywhere show ;;
     ;;
 abort) everywhere abort --reason "${opt[reason]}" ;;
 promote) promote ;;
-rollback)
-    everywhere abort --reason "${opt[reason]}"
-    upgrade --rollback nim
-    ;;
+rollback) rollback ;;
 *) fail "$EXIT_USAGE" "'${words[0]}' is no step" "One of: show 1 5 25 50 100 abort promote rollback" ;;
 esac

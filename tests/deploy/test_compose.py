@@ -20,6 +20,7 @@ import rules
 from compose_stack import Stack, document, interpolated, mounts
 from e2e.monitors import until
 from e2e.warm_command import warm_command
+from server.serve import ENGINE_CLOSE_TIMEOUT_S
 from server.settings import ServerSettings
 
 GLUE = rules.ROOT / "scripts" / "compose"
@@ -123,7 +124,12 @@ def test_only_the_gateway_can_be_reached_from_elsewhere() -> None:
 def test_the_gateway_may_finish_its_streams() -> None:
     seconds = int(SERVICES["gateway"]["stop_grace_period"].removesuffix("s"))
     default = ServerSettings()
-    assert seconds * 1000 > default.drain_delay_ms + default.drain_timeout_ms
+    assert seconds * 1000 > default.drain_delay_ms + default.drain_timeout_ms + ENGINE_CLOSE_TIMEOUT_S * 1000
+    longer = document({"DEPLOY_STOP_GRACE": "135s"})["services"]["gateway"]
+    assert longer["stop_grace_period"] == "135s"
+    image = (rules.ROOT / "docs" / "image.md").read_text("utf-8")
+    assert f"--stop-timeout {seconds} " in image
+    assert f"say {seconds}." in image
 
 
 def test_every_setting_exists() -> None:
@@ -240,6 +246,30 @@ def test_what_the_document_reads_in_containers_is_there() -> None:
             assert any(path.strip("`").startswith(target + "/") for target in mounted), path
     for name in re.findall(r"docker compose (?:logs|up)[^`\n]*? (keys|gateway|nim)\b", text):
         assert name in SERVICES
+
+
+def test_the_document_starts_again_what_does_not_see_new_files() -> None:
+    text = (rules.ROOT / "docs" / "docker.md").read_text("utf-8")
+    blind = [
+        name
+        for name, service in SERVICES.items()
+        if name != "keys" and any(source.startswith("./") for source, _, _ in mounts(service))
+    ]
+    restart = f"`docker compose restart {' '.join(blind)}`"
+    (update,) = (line for line in text.splitlines() if "`git pull`" in line)
+    assert restart in update
+    assert "`docker compose restart alertmanager`" in text
+
+
+def test_what_is_copied_is_not_written_to_meanwhile() -> None:
+    text = (rules.ROOT / "docs" / "docker.md").read_text("utf-8")
+    (row,) = (line for line in text.splitlines() if "a copy of what it keeps" in line)
+    commands = re.findall(r"`(docker [^`]*)`", row)
+    assert [command.split(" ")[1:3] for command in commands] == [
+        ["compose", "stop"],
+        ["run", "--rm"],
+        ["compose", "start"],
+    ]
 
 
 # --- really started

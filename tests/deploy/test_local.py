@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import rules
-from docker_standin import NGC_KEY, Faults, Machine, machine
+from docker_standin import MONITORS, NGC_KEY, Faults, Machine, machine
 from e2e.warm_command import warm_command
 
 SCRIPTS = sorted((rules.ROOT / "scripts").glob("riva-2*.sh"))
@@ -51,6 +51,11 @@ def ended(done: Ended, status: int, *said: str) -> None:
     for words in said:
         assert words in done.stderr, done.stderr
     assert "stand-in failed" not in done.stderr
+
+
+def restarts(place: Machine) -> list[list[str]]:
+    """The services of each `docker compose restart`."""
+    return [words[words.index("restart") + 1 :] for words in place.argv if "restart" in words]
 
 
 # --- what all of them promise
@@ -128,6 +133,22 @@ def test_a_port_that_is_taken_is_named_with_the_variable(place: Machine) -> None
         ended(place.run(PREFLIGHT, "--no-gpu", DEPLOY_GRAFANA_PORT=port), 2, f"port {port} is taken", "DEPLOY_…PORT")
 
 
+@pytest.mark.parametrize(
+    ("grace", "drain", "said"),
+    [
+        ("", {"DRAIN_TIMEOUT_MS": "120000"}, "after 40 seconds, and its streams may take 130"),
+        ("", {"DRAIN_DELAY_MS": "5500", "DRAIN_TIMEOUT_MS": "25000"}, "DEPLOY_STOP_GRACE=41s"),
+        ("1m30s", {"DRAIN_TIMEOUT_MS": "90000"}, "after 90 seconds"),
+    ],
+)
+def test_streams_that_docker_would_cut_off_are_said(
+    grace: str, drain: dict[str, str], said: str, place: Machine
+) -> None:
+    place.faults.drain = drain
+    ended(place.run(PREFLIGHT, "--no-gpu", DEPLOY_STOP_GRACE=grace), 2, said)
+    ended(place.run(PREFLIGHT, "--no-gpu", DEPLOY_STOP_GRACE="2m10s"), 0)
+
+
 def test_a_full_disk_is_said(place: Machine) -> None:
     ended(place.run(PREFLIGHT, "--no-gpu", DEPLOY_LEAST_GB="999999"), 2, "999999 GB are needed")
 
@@ -163,7 +184,9 @@ def test_a_laptop_from_nothing_to_nothing(place: Machine) -> None:
     ended(up, 0, "first key", "riva-220-local-smoke-test.sh")
     assert up.stdout == f"https://localhost:{place.env['DEPLOY_PORT']}\n"
     assert place.rows == ["riva-gateway:laptop"]
-    ended(place.run(UP, "--no-gpu"), 0, "the stack runs already")
+    assert restarts(place) == []
+    ended(place.run(UP, "--no-gpu"), 0, "the stack runs already", "started again")
+    assert restarts(place) == [sorted(MONITORS)]
 
     smoke = place.run(SMOKE)
     ended(smoke, 0, "HTTP: ", "WebSocket: ", "gRPC: ", "without one: 401", "Prometheus reads the figures", "It works.")

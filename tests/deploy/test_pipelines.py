@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 import rules
+from chart.chart import pod, with_least
 from e2e.command import sound
 from e2e.test_runbook_rollout import Typist, gateway
 
@@ -106,7 +107,7 @@ def test_both_call_the_same_scripts() -> None:
         for host in ("github", "gitlab")
     ]
     assert scripts[0] == scripts[1]
-    assert len(scripts[0]) == 4
+    assert len(scripts[0]) == 5
 
 
 def test_the_documents_show_flags_that_exist() -> None:
@@ -148,7 +149,7 @@ def test_rights_are_given_where_they_are_needed_and_no_secret_is_kept() -> None:
     for name, job in document["jobs"].items():
         enters = any("aws-actions/" in step.get("uses", "") for step in job["steps"])
         assert (job.get("permissions", {}).get("id-token") == "write") == enters, name
-        assert ("environment" in job) == (name in ("staging", "production")), name
+        assert ("environment" in job) == (name in ("staging", "kubernetes", "production")), name
         checkout = job["steps"][0]
         assert checkout["with"] == {"persist-credentials": False}, name
     for path in (GITHUB, GITLAB):
@@ -164,6 +165,153 @@ def test_production_is_entered_from_the_main_branch_and_tests_run_as_root() -> N
         assert all(line.startswith("sudo ") for line in step["run"].splitlines()), step["name"]
 
 
+STEPS = ["show", "1", "5", "25", "50", "100", "abort", "promote", "rollback"]
+AT_ONCE = {"show", "abort"}
+
+
+def evaluated(expression: str, *, event: str = "workflow_dispatch", stage: str = "", run: str = "4711") -> str:
+    """What GitHub makes of an expression, where it is one of those that stand in this file."""
+    names = {
+        "github.workflow": "riva-gateway",
+        "github.event_name": event,
+        "github.ref": "refs/heads/main",
+        "github.run_id": run,
+        "inputs.stage": stage,
+    }
+
+    def value(found: re.Match[str]) -> str:
+        text = re.sub(r"contains\(fromJSON\('(.*?)'\), ([\w.]+)\)", r"(\2 in \1)", found[1])
+        for name, known in names.items():
+            text = re.sub(rf"(?<![\w.]){re.escape(name)}(?![\w.])", repr(known), text)
+        return str(eval(text.replace("&&", " and ").replace("||", " or "), {"__builtins__": {}}))
+
+    return re.sub(r"\$\{\{ (.*?) \}\}", value, expression)
+
+
+def test_at_github_looking_and_aborting_wait_for_nobody() -> None:
+    group, environment = github()["concurrency"]["group"], github()["jobs"]["production"]["environment"]
+    assert evaluated(group, event="push") == "riva-gateway-refs/heads/main"
+    for stage in STEPS:
+        at_once = stage in AT_ONCE
+        assert evaluated(group, stage=stage) == f"riva-gateway-{'4711' if at_once else 'production'}", stage
+        assert evaluated(environment, stage=stage) == f"production{'-abort' if at_once else ''}", stage
+
+
+def test_at_gitlab_they_wait_for_nobody_either() -> None:
+    jobs = {job["variables"].get("STEP"): job for name, job in gitlab().items() if name not in RESERVED}
+    for step in STEPS:
+        job = jobs[step]
+        assert ("resource_group" in job) == (step not in AT_ONCE), step
+        assert job["environment"]["name"] == f"production{'-abort' if step in AT_ONCE else ''}", step
+        # Without it a pipeline whose staging failed has no way back.
+        assert (job.get("needs") == []) == (step in AT_ONCE | {"rollback"}), step
+    readme = (FOLDER / "README.md").read_text("utf-8")
+    assert "`production-abort` has the same variables and no reviewer" in readme
+
+
+def typed(text: str, folder: Path, programs: Mapping[str, str], **env: str) -> tuple[int, list[str]]:
+    """A job's shell, as its host runs it, in a folder where every program only writes down how it was called.
+
+    Args:
+        programs: what each does then, in shell, by its path in the folder; those in bin/ are on the PATH.
+    """
+    for name, does in programs.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f'#!/bin/sh\necho "{name.split("/")[-1]} $*" >> {folder}/calls\n{does}\n')
+        path.chmod(0o755)
+    ended = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", text],
+        cwd=folder,
+        env={"PATH": f"{folder}/bin:/usr/bin:/bin", **env},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    return ended.returncode, (folder / "calls").read_text().splitlines()
+
+
+@pytest.mark.parametrize("worse", ["", "riva-080-smoke-test.sh", "release-gate.sh", "riva-140-upgrade.sh", "make"])
+def test_gitlab_takes_staging_back_where_something_after_the_upgrade_fails(worse: str, tmp_path: Path) -> None:
+    text = "\n".join(gitlab()["staging"]["script"])
+    paths = ["bin/make", *(script for script, _ in called(text))]
+    status, calls = typed(text, tmp_path, dict.fromkeys(paths, f'[ "${{0##*/}}" != "{worse}" ]'))
+    assert (status == 0) == (worse == "")
+    back = "riva-140-upgrade.sh --rollback gateway --yes" in calls
+    assert back == (worse in ("riva-080-smoke-test.sh", "release-gate.sh"))
+    assert calls[0] == "make setup"  # which may fail, too: before anything is changed
+
+
+def test_github_takes_staging_back_where_something_after_the_upgrade_fails() -> None:
+    steps = github()["jobs"]["staging"]["steps"]
+    names = [step.get("name") for step in steps]
+    deploy, back = names.index("Deploy"), names.index("Back")
+    assert names[deploy + 1 : back] == ["Smoke test", "Release gate"]
+    assert steps[deploy]["id"] == "deploy"
+    assert steps[back]["if"] == "failure() && steps.deploy.outcome == 'success'"
+    assert any("make setup" in step.get("run", "") for step in steps[:deploy])
+
+
+@pytest.mark.parametrize("host", ["github", "gitlab"])
+def test_the_cluster_gets_the_image_by_its_digest(host: str, tmp_path: Path) -> None:
+    digest = f"sha256:{'0123456789abcdef' * 4}"
+    env = {"IMAGE": "registry/gateway", "CLUSTER": "speech", "NAMESPACE": "talk", "VALUES": "mine.yaml"}
+    env |= {"ECR_REGISTRY": "registry", "ECR_REPOSITORY": "gateway", "EKS_CLUSTER": "speech"}
+    env |= {"HELM_NAMESPACE": "talk", "HELM_VALUES": "mine.yaml", "DIGEST": digest}
+    job = github()["jobs"]["kubernetes"] if host == "github" else gitlab()["kubernetes"]
+    text = job["steps"][-1]["run"] if host == "github" else "\n".join(job["script"])
+    status, calls = typed(text, tmp_path, {"bin/aws": "", "bin/helm": ""}, **env)
+    assert (status, calls[0]) == (0, "aws eks update-kubeconfig --name speech")
+    chart = "helm upgrade --install riva-gateway scripts/kubernetes/riva-gateway --namespace talk --values mine.yaml "
+    image = f"--set image.repository=registry/gateway --set image.digest={digest} "
+    assert calls[1:] == [f"{chart}{image}--atomic --timeout 15m"]
+    values = dict(pair.split("=") for pair in re.findall(r"--set image\.(\S+)", calls[1]))
+    assert pod(with_least(image=values))["containers"][0]["image"] == f"registry/gateway@{digest}"
+
+
+ECR = """
+case "$2" in
+describe-images)
+    [ -e pushed ] || { echo 'An error occurred (ImageNotFoundException) when calling DescribeImages' >&2; exit 254; }
+    echo sha256:1 ;;
+get-login-password) echo of-an-hour ;;
+esac
+"""
+
+
+def test_an_image_is_pushed_once(tmp_path: Path) -> None:
+    script = str(FOLDER / "release-image.sh")
+    env = {"ECR_REGISTRY": "1234.dkr.ecr.test", "ECR_REPOSITORY": "gateway", "AWS_REGION": "us-east-1"}
+    programs = {"bin/aws": ECR, "bin/docker": 'case "$1" in login) cat ;; push) touch pushed ;; esac'}
+    text = f"{script} --tag abc > digest; {script} --tag abc > again; {script} --tag abc --dry-run"
+    status, calls = typed(text, tmp_path, programs, **env)
+    assert (status, (tmp_path / "digest").read_text(), (tmp_path / "again").read_text()) == (
+        0,
+        "sha256:1\n",
+        "sha256:1\n",
+    )
+    assert calls.count("docker push 1234.dkr.ecr.test/gateway:abc") == 1
+    assert sum("docker build" in call for call in calls) == 1
+    assert "of-an-hour" not in str(calls)
+
+
+@pytest.mark.parametrize(
+    ("aws", "given", "wanted"),
+    [
+        ("echo 'An error occurred (AccessDeniedException)' >&2; exit 254", ["--tag", "abc"], 1),
+        ("", [], 2),
+    ],
+)
+def test_an_image_that_nobody_knows_of_is_not_pushed(aws: str, given: list[str], wanted: int, tmp_path: Path) -> None:
+    (tmp_path / "calls").touch()
+    env = {"ECR_REGISTRY": "1234.dkr.ecr.test", "ECR_REPOSITORY": "gateway"}
+    text = " ".join([str(FOLDER / "release-image.sh"), *given])
+    status, calls = typed(text, tmp_path, {"bin/aws": aws, "bin/docker": ""}, **env)
+    assert status == wanted
+    assert not any(call.startswith("docker") for call in calls)
+
+
 def test_the_steps_are_those_of_the_plan() -> None:
     offered = github()["on"]["workflow_dispatch"]["inputs"]["stage"]["options"]
     variables = [job["variables"] for name, job in gitlab().items() if name not in RESERVED]
@@ -171,7 +319,7 @@ def test_the_steps_are_those_of_the_plan() -> None:
     said = (FOLDER / "canary.sh").read_text("utf-8")
     known = re.findall(r"One of: ([^\"]*)\"", said)
     assert set(offered) == set(jobs) == set(known[0].split())
-    assert {"1", "5", "25", "50", "100"} < set(offered)
+    assert offered == STEPS
 
 
 # --- the scripts, at a gateway
@@ -256,6 +404,30 @@ def test_worse_somewhere_stops_it_everywhere(place: Place) -> None:
     assert (done.returncode, "has found the canary worse" in done.stderr) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("percents", "step", "status"),
+    [
+        ((0, 0), "5", 0),  # the plan: where streams are few
+        ((5, 25), "25", 0),  # one gateway did not answer the last time
+        ((1, 1), "100", 2),
+        ((0, 5), "25", 2),
+        ((25, 25), "100", 2),
+        ((25, 25), "5", 2),
+    ],
+)
+def test_steps_are_taken_in_their_order(percents: tuple[int, int], step: str, status: int, place: Place) -> None:
+    told = [json.dumps({"canary_percent": percent, "canary": {"verdict": "good"}}) for percent in percents]
+    program = place.root / "programs" / "says-its-percent"
+    program.write_text(
+        f"#!/bin/sh\ncase \"$*\" in *canary*) ;; *first*) echo '{told[0]}' ;; *) echo '{told[1]}' ;; esac\n"
+    )
+    program.chmod(0o755)
+    both = ("--gateways", "https://first, https://second")
+    done = place.run("canary.sh", step, "--reason", "x", *both, DEPLOY_GATEWAY_COMMAND=str(program))
+    assert done.returncode == status, done.stderr
+    assert ("% of the streams" in done.stderr) == bool(status)
+
+
 def test_promotion_wants_all_streams_at_the_canary(place: Place) -> None:
     done = place.run("canary.sh", "promote", "--reason", "x", "--nim", "1.5.1")
     assert (done.returncode, place.upgraded()) == (2, [])
@@ -285,6 +457,19 @@ def test_one_gateway_that_is_gone_does_not_keep_the_others_from_going_back(place
     assert done.returncode == 1
     assert "not done at https://localhost:9" in done.stderr
     assert place.percent() == 0
+
+
+def test_the_former_nim_comes_back_whoever_does_not_answer(place: Place) -> None:
+    program = place.root / "programs" / "one-is-gone"
+    program.write_text('#!/bin/sh\ncase "$*" in *gone*) exit 3 ;; esac\n')
+    program.chmod(0o755)
+    both = ("--gateways", "https://gone,https://here")
+    gone = {"DEPLOY_GATEWAY_COMMAND": str(program)}
+    done = place.run("canary.sh", "rollback", "--reason", "x", *both, **gone)
+    assert (done.returncode, place.upgraded()) == (1, ["--rollback nim --deployment prod --yes"])
+    assert "not done at https://gone" in done.stderr
+    done = place.run("canary.sh", "rollback", "--reason", "x", *both, **gone, DEPLOY_STATUS="2")
+    assert (done.returncode, len(place.upgraded())) == (2, 1)
 
 
 def test_the_key_is_where_it_is_said_to_be(place: Place) -> None:
@@ -331,3 +516,20 @@ def test_the_release_gate_opens_and_shuts(place: Place) -> None:
     assert (shut.returncode, "the release gate is shut" in shut.stderr) == (1, True), shut.stderr
     assert "wer" in (shut.stdout + shut.stderr).lower()
     assert (place.root / "golden.html").stat().st_size > 1000
+
+
+def test_the_release_gate_is_open_where_every_gateway_passes(place: Place) -> None:
+    program = place.root / "programs" / "hears"
+    program.write_text('#!/bin/sh\necho "$3 $9"\n[ "$3" != https://deaf:8443 ]\n')
+    program.chmod(0o755)
+    gate = {"DEPLOY_GATEWAY_COMMAND": str(program)}
+    done = place.run("release-gate.sh", "--server", "https://one:8443,https://two:8443", **gate)
+    assert (done.returncode, done.stdout) == (
+        0,
+        "https://one:8443 ./golden-one-8443.json\nhttps://two:8443 ./golden-two-8443.json\n",
+    )
+    done = place.run("release-gate.sh", "--server", "https://deaf:8443,https://two:8443", **gate)
+    assert (done.returncode, done.stdout.count("\n")) == (1, 2)
+    assert "the release gate is shut: https://deaf:8443" in done.stderr
+    for path in (GITHUB, GITLAB):
+        assert "golden*" in path.read_text("utf-8")
