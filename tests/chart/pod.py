@@ -2,20 +2,25 @@
 
 `unshare --net --mount --pid --fork --kill-child python pod.py WORK`, as root: a network of its own, so that the ports
 of the chart are free, and a copy of this machine's root that is thrown away. WORK/job.json names the pod's spec, the
-Secrets and a caller's key; what happened is printed as JSON. The container sees exactly the environment, the volumes,
-the user, the capabilities and the read-only root that the spec asks for; this checkout stands in for the image.
+Secrets, some of them once more as they are renewed meanwhile, and callers' keys; what happened is printed as JSON. The
+container sees exactly the environment, the volumes, the user, the capabilities and the read-only root that the spec
+asks for; this checkout stands in for the image.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
+import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -36,6 +41,30 @@ def shell(*words: str | Path) -> None:
     subprocess.run([str(word) for word in words], check=True, capture_output=True, timeout=PATIENCE_S)
 
 
+File = tuple[str, str, int]
+"""Path, text and mode of what a volume brings."""
+
+
+def lay(volume: Path, files: list[File], group: int) -> None:
+    """Put these into a volume, in place of what it has, as a kubelet does: names lead through the link `..data` into a
+    dated folder, and the link is moved to a new one when that is whole. No path that is open or looked at is written.
+    """
+    former = [path for path in volume.glob("..[0-9]*") if path.is_dir()]
+    folder = Path(tempfile.mkdtemp(prefix=time.strftime("..%Y_%m_%d_%H_%M_%S."), dir=volume))
+    folder.chmod(0o755)
+    for path, text, mode in files:
+        (folder / path).write_text(text)
+        os.chown(folder / path, 0, group)
+        (folder / path).chmod(mode)
+    (volume / "..data_tmp").symlink_to(folder.name)
+    (volume / "..data_tmp").rename(volume / "..data")
+    for path, _, _ in files:
+        if not (volume / path).is_symlink():
+            (volume / path).symlink_to(Path("..data", path))
+    for old in former:
+        shutil.rmtree(old)
+
+
 class Container:
     """The one container of the pod.
 
@@ -48,6 +77,8 @@ class Container:
     def __init__(self, work: Path, pod: dict[str, Any], secrets: dict[str, dict[str, str]]) -> None:
         self.pod, self.spec, self.root = pod, pod["containers"][0], work / "root"
         self._secrets, self._work = secrets, work
+        self._group = pod["securityContext"]["fsGroup"]
+        self._volumes = {volume["name"]: volume for volume in pod["volumes"]}
         self.process: subprocess.Popen[bytes] | None = None
 
     def mount(self) -> None:
@@ -67,18 +98,15 @@ class Container:
             (self.root / folder.relative_to("/")).chmod(0o755)
         shell("mount", "-t", "proc", "proc", self.root / "proc")
         shell("mount", "--rbind", "/dev", self.root / "dev")
-        volumes = {volume["name"]: volume for volume in self.pod["volumes"]}
-        group = self.pod["securityContext"]["fsGroup"]
         for wanted in self.spec["volumeMounts"]:
-            place = self.root / wanted["mountPath"].lstrip("/")
-            place.mkdir(parents=True, exist_ok=True)
-            shell("mount", "-t", "tmpfs", "-o", f"mode=2770,gid={group}", "tmpfs", place)
-            for path, text, mode in self._files(volumes[wanted["name"]]):
-                (place / path).write_text(text)
-                os.chown(place / path, 0, group)
-                (place / path).chmod(mode)
+            place, volume = self.root / wanted["mountPath"].lstrip("/"), self._folder(wanted["name"])
+            for folder in (place, volume):
+                folder.mkdir(parents=True, exist_ok=True)
+            shell("mount", "-t", "tmpfs", "-o", f"mode=2770,gid={self._group}", "tmpfs", volume)
+            self._fill(wanted["name"])
+            shell("mount", "--bind", volume, place)
             if wanted.get("readOnly"):
-                shell("mount", "-o", "remount,ro", place)
+                shell("mount", "-o", "remount,bind,ro", place)  # for the container; the kubelet goes on writing
         for folder in (CHECKOUT, Path(sys.prefix)):  # a checkout under /tmp: the pod has a /tmp of its own
             place = self.root / folder.relative_to("/")
             if not place.is_dir():
@@ -87,8 +115,23 @@ class Container:
         if self.spec["securityContext"]["readOnlyRootFilesystem"]:
             shell("mount", "-o", "remount,ro", self.root)
 
-    def _files(self, volume: dict[str, Any]) -> list[tuple[str, str, int]]:
-        """Path, text and mode of what a volume brings; nothing for an empty one."""
+    def renew(self, secrets: dict[str, dict[str, str]]) -> None:
+        """Secrets have changed: the volumes that show them do, too."""
+        self._secrets |= secrets
+        for name, volume in self._volumes.items():
+            if volume.get("secret", {}).get("secretName") in secrets:
+                self._fill(name)
+
+    def _folder(self, volume: str) -> Path:
+        """Where a volume is outside the container."""
+        return self._work / "volumes" / volume
+
+    def _fill(self, volume: str) -> None:
+        if files := self._files(self._volumes[volume]):
+            lay(self._folder(volume), files, self._group)
+
+    def _files(self, volume: dict[str, Any]) -> list[File]:
+        """What a volume brings; nothing for an empty one."""
         if "secret" in volume:
             mode = volume["secret"]["defaultMode"]
             return [(key, text, mode) for key, text in self._secrets[volume["secret"]["secretName"]].items()]
@@ -194,9 +237,32 @@ def status(proc: Path) -> dict[str, str]:
     }
 
 
-def live(container: Container, headers: dict[str, str], tls: ssl.SSLContext) -> dict[str, Any]:
+def seen(keys: list[str], tls: ssl.SSLContext) -> list[tuple[int, str]]:
+    """What a caller with each key is answered on a connection of its own, and the digest of the certificate it sees."""
+    found = []
+    for key in keys:
+        with tls.wrap_socket(socket.create_connection(("127.0.0.1", 8443), PATIENCE_S)) as line:
+            shown = f"Authorization: Bearer {key}\r\n" if key else ""
+            line.sendall(f"GET /v1/models HTTP/1.1\r\nHost: gateway\r\n{shown}Connection: close\r\n\r\n".encode())
+            status = int(line.recv(64).split()[1])
+            found.append((status, hashlib.sha256(line.getpeercert(binary_form=True) or b"").hexdigest()))
+    return found
+
+
+def renewed(container: Container, job: dict[str, Any], tls: ssl.SSLContext) -> list[list[tuple[int, str]]]:
+    """What callers see before Secrets are renewed, and after."""
+    before = after = seen(job["keys"], tls)
+    container.renew(job["renewed"])
+    until = time.monotonic() + PATIENCE_S / 3
+    while any(now == then for now, then in zip(after, before, strict=True)) and time.monotonic() < until:
+        time.sleep(0.1)
+        after = seen(job["keys"], tls)
+    return [before, after]
+
+
+def live(container: Container, job: dict[str, Any], tls: ssl.SSLContext) -> dict[str, Any]:
     """From the start to the end of the pod, with a caller in it all the time."""
-    spec, process = container.spec, container.process
+    spec, process, headers = container.spec, container.process, job["headers"]
     assert process is not None
     told: dict[str, Any] = {"started": container.started()}
     if not told["started"]:
@@ -208,6 +274,8 @@ def live(container: Container, headers: dict[str, str], tls: ssl.SSLContext) -> 
     told["live"], told["ready"] = container.probe(spec["livenessProbe"]), container.probe(spec["readinessProbe"])
     caller = Caller(headers, tls)
     told["served"] = caller.hears("partial", 0)
+    told["renewed"] = renewed(container, job, tls)
+    told["served_meanwhile"] = caller.hears("partial", time.monotonic())
     begun = time.monotonic()  # the pod is deleted; its endpoint begins to disappear from the cluster
     stopping = subprocess.Popen(container.inside(*spec["lifecycle"]["preStop"]["exec"]["command"]))
     told["ready_in_pre_stop"] = container.probe(spec["readinessProbe"])
@@ -237,7 +305,7 @@ def main(work: Path) -> None:
     if job["client"]:
         tls.load_cert_chain(work / "client.crt", work / "client.key")
     try:
-        told = live(container, job["headers"], tls)
+        told = live(container, job, tls)
     finally:
         if container.process is not None and container.process.poll() is None:
             container.process.kill()

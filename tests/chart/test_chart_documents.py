@@ -20,7 +20,7 @@ from .chart import CHART, EXAMPLES, LEAST, ROOT, env, notes, pod, rendered, valu
 VERSIONS = ("1.29", "1.32", "1.37")
 CUSTOM = {
     *("Certificate", "ScaledObject", "ServiceMonitor", "PodMonitor", "PrometheusRule"),
-    *("HTTPRoute", "GRPCRoute", "GCPBackendPolicy", "HealthCheckPolicy"),
+    *("HTTPRoute", "GRPCRoute", "BackendTLSPolicy", "GCPBackendPolicy", "HealthCheckPolicy"),
 }
 examples = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 
@@ -76,7 +76,8 @@ def test_every_pod_is_as_restricted_as_it_can_be(path: Path) -> None:
             assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
             assert "memory" in container["resources"]["limits"]
             assert not re.search(r":latest$|^[^:@]+$", container["image"])
-            assert not any("subPath" in mount for mount in container["volumeMounts"])
+            shown = {mount["name"] for mount in container["volumeMounts"] if "subPath" in mount}
+            assert shown <= {"cache"}  # a renewed Secret would never arrive there
     gateway = pod(values_of(path))
     assert gateway["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
     assert gateway["securityContext"]["runAsNonRoot"] is True
@@ -131,10 +132,9 @@ def test_labels_lead_to_the_pods(path: Path) -> None:
     assert of["NetworkPolicy/riva-gateway"]["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
     nim = of.get("StatefulSet/riva-gateway-nim")
     if nim is not None:
-        assert (
-            not of["Service/riva-gateway"]["spec"]["selector"].items()
-            <= nim["spec"]["template"]["metadata"]["labels"].items()
-        )
+        nims = nim["spec"]["template"]["metadata"]["labels"]
+        assert not of["Service/riva-gateway"]["spec"]["selector"].items() <= nims.items()
+        assert of["PodDisruptionBudget/riva-gateway-nim"]["spec"]["selector"]["matchLabels"].items() <= nims.items()
 
 
 # --- one by one
@@ -214,17 +214,19 @@ def test_the_number_of_gateways_has_one_owner(owner: str) -> None:
 
 
 def test_ingresses_let_long_streams_and_whole_uploads_through() -> None:
-    of = documents("production")
+    of = documents("ingress-nginx")
     http, grpc = (of[f"Ingress/{name}"]["metadata"]["annotations"] for name in ("riva-gateway", "riva-gateway-grpc"))
     nginx = "nginx.ingress.kubernetes.io/"
     assert (http[nginx + "backend-protocol"], grpc[nginx + "backend-protocol"]) == ("HTTPS", "GRPCS")
     for said in (http, grpc):
         assert said[nginx + "proxy-read-timeout"] == said[nginx + "proxy-send-timeout"] == "3600"
         assert said["cert-manager.io/cluster-issuer"] == "letsencrypt"
-    assert int(http[nginx + "proxy-body-size"]) > int(env(production())["JOBS_MAX_UPLOAD_BYTES"])
+    assert int(http[nginx + "proxy-body-size"]) == 67108864 + 1048576
     assert grpc[nginx + "proxy-body-size"] == "0"
-    small = rendered(with_least(ingress={"enabled": True, "host": "speech.example.com"}))["Ingress/riva-gateway"]
-    assert int(small["metadata"]["annotations"][nginx + "proxy-body-size"]) == 67108864 + 1048576
+    ingress = {"enabled": True, "host": "speech.example.com"}
+    large = rendered(production() | {"gatewayApi": {}, "ingress": ingress})["Ingress/riva-gateway"]
+    most = int(env(production())["JOBS_MAX_UPLOAD_BYTES"])
+    assert int(large["metadata"]["annotations"][nginx + "proxy-body-size"]) > most
 
 
 def test_an_annotation_of_ones_own_wins() -> None:
@@ -305,6 +307,8 @@ def test_the_nim_has_a_gpu_its_cache_its_time_and_one_caller() -> None:
     probe = container["startupProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 40 * 60
     assert probe["httpGet"]["path"] == container["readinessProbe"]["httpGet"]["path"] == "/v1/health/ready"
+    budget = of["PodDisruptionBudget/riva-gateway-nim"]["spec"]
+    assert (budget["maxUnavailable"], budget["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
     policy = of["NetworkPolicy/riva-gateway-nim"]["spec"]
     gateway = of["Deployment/riva-gateway"]["spec"]["template"]["metadata"]["labels"]
     assert [peer["podSelector"]["matchLabels"] for peer in policy["ingress"][0]["from"]] == [gateway]
@@ -318,6 +322,22 @@ def test_the_nim_is_the_one_that_the_scripts_choose_first() -> None:
     nim = helm_python.values_from_yaml((CHART / "values.yaml").read_text("utf-8"))["nim"]
     assert nim["image"] == {"repository": first["image"], "tag": first["tag"], "pullPolicy": "IfNotPresent"}
     assert nim["tagsSelector"] == first["selector"]
+
+
+def test_what_a_nim_keeps_is_of_one_gpu_and_one_image() -> None:
+    image = {"repository": "nvcr.io/nim/nvidia/parakeet-1-1b-ctc-en-us", "tag": "1.5.0"}
+    folders = set()
+    for more in ({}, {"gpu": "L4"}, {"gpu": "cc8.6"}, {"image": image}, {"image": image | {"tag": "1.6.0"}}):
+        of = rendered(with_least(nim={"enabled": True, **more}))
+        mounts = of["StatefulSet/riva-gateway-nim"]["spec"]["template"]["spec"]["containers"][0]["volumeMounts"]
+        folders |= {mount["subPath"] for mount in mounts if mount["mountPath"] == "/opt/nim/.cache"}
+    assert folders == {
+        "parakeet-1-1b-rnnt-multilingual-1.5.0",
+        "L4/parakeet-1-1b-rnnt-multilingual-1.5.0",
+        "cc8.6/parakeet-1-1b-rnnt-multilingual-1.5.0",
+        "parakeet-1-1b-ctc-en-us-1.5.0",
+        "parakeet-1-1b-ctc-en-us-1.6.0",
+    }
 
 
 def test_each_nim_is_an_endpoint_of_its_own() -> None:

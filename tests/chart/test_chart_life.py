@@ -40,7 +40,7 @@ def begin(work: Path, values: dict[str, Any], secrets: dict[str, dict[str, str]]
     """A pod of that Deployment; `pod.py` says what happens in it."""
     spec = pod({**values, "settings": SHORT, "drain": {"preStopSeconds": 1}})
     (work / "job.json").write_text(
-        json.dumps({"pod": spec, "secrets": secrets, "headers": {}, "client": False, **more})
+        json.dumps({"pod": spec, "secrets": secrets, "headers": {}, "client": False, "keys": [""], **more})
     )
     own = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child")
     words = [*own, sys.executable, str(Path(__file__).with_name("pod.py")), str(work)]
@@ -49,25 +49,30 @@ def begin(work: Path, values: dict[str, Any], secrets: dict[str, dict[str, str]]
 
 
 def with_keys(work: Path) -> Pod:
-    """The usual one: API keys, and secrets of two Secrets."""
+    """The usual one: API keys, of which one is taken back and one added while it runs, and secrets of two Secrets."""
     keyring = Keyring(work)
     headers = bearer(keyring.key("caller"))
+    former = keyring.key("leaver")
+    before = keyring.path.read_text()
+    keyring.take_back("leaver")
+    keys = [former, keyring.key("newcomer")]
     values = {
         "apiKeys": {"secret": "keys"},
         "secrets": {"name": "gateway", "keys": {"RIVA_API_KEY": {"secret": "riva", "key": "password"}}},
     }
     secrets = {
-        "keys": {"keys.json": keyring.path.read_text()},
+        "keys": {"keys.json": before},
         "gateway": {"TOKEN_SECRET": "one-for-all-gateways-" * 2},
         "riva": {"password": "of-another-key"},
     }
-    return begin(work, values, secrets, headers=headers)
+    renewed = {"keys": {"keys.json": keyring.path.read_text()}}
+    return begin(work, values, secrets, headers=headers, keys=keys, renewed=renewed)
 
 
 def with_certificates(work: Path) -> Pod:
-    """One that nobody reaches without a certificate."""
+    """One that nobody reaches without a certificate; its own is renewed while it runs."""
     authority = Authority()
-    server, client, probe = (authority.issue(name) for name in ("gateway", "caller", "probe"))
+    server, client, probe, later = (authority.issue(name) for name in ("gateway", "caller", "probe", "gateway"))
     client.write(work / "client.crt", work / "client.key")
     tls = {
         "mode": "secret",
@@ -80,7 +85,8 @@ def with_certificates(work: Path) -> Pod:
         "probe": {"tls.crt": probe.cert.decode(), "tls.key": probe.key.decode()},
         "clients": {"ca.crt": authority.pem.decode()},
     }
-    return begin(work, {"tls": tls}, secrets, client=True)
+    renewed = {"own": {"tls.crt": later.cert.decode(), "tls.key": later.key.decode()}}
+    return begin(work, {"tls": tls}, secrets, client=True, renewed=renewed)
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +104,7 @@ def ended_well(told: dict[str, Any], grace_s: int) -> None:
     """No word is lost: served in preStop, served but not ready in the drain, then finished and gone in time."""
     assert told["started"], told["log"]
     assert (told["live"], told["ready"], told["served"]) == (True, True, True), told["log"]
+    assert told["served_meanwhile"]
     assert (told["ready_in_pre_stop"], told["served_in_pre_stop"], told["pre_stop"]) == (True, [True, True], 0)
     assert (told["ready_in_drain"], told["live_in_drain"], told["served_in_drain"]) == (False, True, [True, True])
     assert (told["finished"], told["closed"], told["exit"]) == ([True, True], [1001, 1001], 0)
@@ -113,10 +120,16 @@ def test_a_pod_lives_and_ends_as_the_chart_says(pods: dict[str, Pod]) -> None:
     assert told["status"]["CapEff"] == told["status"]["CapBnd"] == NO_CAPABILITIES
     assert told["status"]["NoNewPrivs"] == "1"
     assert told["root_is_read_only"]
+    before, after = told["renewed"]  # the Secret of the API keys
+    assert [[status for status, _ in view] for view in (before, after)] == [[200, 401], [401, 200]]
     assert '"level": "info"' in told["log"]
     assert not re.search('"level": "(warning|error|critical)"', told["log"]), told["log"]
 
 
 def test_probes_show_a_certificate_where_everybody_has_to(pods: dict[str, Pod]) -> None:
     one = pods["with_certificates"]
-    ended_well(one.told(), one.grace_s)
+    told = one.told()
+    ended_well(told, one.grace_s)
+    before, after = told["renewed"]  # the Secret of its own certificate
+    assert [status for status, _ in (*before, *after)] == [200, 200]
+    assert before != after

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from .chart import EXAMPLES, LEAST, notes, rendered, values_of, with_least
@@ -94,6 +95,15 @@ def test_names_are_found_where_the_dns_pods_listen_elsewhere(kind: str) -> None:
     assert "to" not in rule  # a cache on the node
 
 
+def test_a_nim_may_be_reached_by_another_releases_gateways() -> None:
+    peer = {"podSelector": {"matchLabels": {"app.kubernetes.io/instance": "riva-gateway"}}}
+    of = rendered(with_least(**NIM, networkPolicy={"nimClients": [peer]}), name="riva-gateway-next")
+    (rule,) = of["NetworkPolicy/riva-gateway-next-nim"]["spec"]["ingress"]
+    own = of["Deployment/riva-gateway-next"]["spec"]["template"]["metadata"]["labels"]
+    assert rule["from"] == [{"podSelector": {"matchLabels": own}}, peer]
+    assert {port["port"] for port in rule["ports"]} == {"grpc", "http"}
+
+
 def test_a_nim_may_reach_its_proxy() -> None:
     rule = {"ports": [{"port": 3128, "protocol": "TCP"}]}
     of = rendered(with_least(**NIM, networkPolicy={"egress": {"nim": [rule]}}))
@@ -160,6 +170,122 @@ def test_releases_of_two_namespaces_do_not_share_a_load_balancer() -> None:
     }
     assert len(groups) == 3
     assert all(len(group) <= 63 for group in groups)
+
+
+# --- the Gateway API
+
+
+OWN = {"tls": {"mode": "secret", "secret": "own"}}
+_NAME = {"type": "string", "pattern": r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", "maxLength": 253}
+
+
+def _exactly(**fields: Any) -> dict[str, Any]:
+    return {"type": "object", "required": list(fields), "additionalProperties": False, "properties": fields}
+
+
+BACKEND_TLS = _exactly(
+    targetRefs={
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 1,  # 16 are allowed, and Gateways need not take a second one
+        "items": _exactly(group={"const": ""}, kind={"const": "Service"}, name=_NAME, sectionName=_NAME),
+    },
+    validation={
+        "oneOf": [
+            _exactly(
+                hostname=_NAME,
+                caCertificateRefs={
+                    "type": "array",
+                    "minItems": 1,
+                    "items": _exactly(group={"const": ""}, kind={"enum": ["ConfigMap", "Secret"]}, name=_NAME),
+                },
+            ),
+            _exactly(hostname=_NAME, wellKnownCACertificates={"const": "System"}),
+        ]
+    },
+)
+"""What the definition of Gateway API 1.4 asks of a BackendTLSPolicy, as far as the chart uses it."""
+
+
+def to_pods(**backend_tls: Any) -> dict[str, Any]:
+    return EDGE | {"backendTLS": {"enabled": True} | backend_tls}
+
+
+def policies(values: dict[str, Any]) -> dict[str, Any]:
+    of = rendered(values)
+    found = [document for document in of.values() if document["kind"] == "BackendTLSPolicy"]
+    assert {document["apiVersion"] for document in found} <= {"gateway.networking.k8s.io/v1"}  # alpha before 1.4
+    ports = {port["name"] for port in of["Service/riva-gateway"]["spec"]["ports"]}
+    for document in found:
+        jsonschema.validate(document["spec"], BACKEND_TLS)
+        (target,) = document["spec"]["targetRefs"]
+        assert target["name"] == of["Service/riva-gateway"]["metadata"]["name"]
+        assert target["sectionName"] in ports
+    return {document["spec"]["targetRefs"][0]["sectionName"]: document["spec"]["validation"] for document in found}
+
+
+def test_a_gateway_verifies_the_pods_at_both_ports() -> None:
+    found = policies(with_least(**OWN, gatewayApi=to_pods(ca={"name": "authority"})))
+    ca = [{"group": "", "kind": "ConfigMap", "name": "authority"}]
+    assert found["https"] == {"caCertificateRefs": ca, "hostname": "riva-gateway.speech.svc"}
+    assert found["grpc"] == found["https"]
+    plain = with_least(**OWN, gatewayApi=to_pods(), settings={"GRPC_TLS": False})
+    assert policies(plain).keys() == {"https"}
+    assert policies(with_least(**OWN, gatewayApi=EDGE)) == {}
+
+
+def test_a_gateway_may_trust_whom_everybody_trusts() -> None:
+    issued = {"mode": "certManager", "certManager": {"issuer": {"name": "public"}, "dnsNames": ["speech.example.com"]}}
+    found = policies(with_least(tls=issued, gatewayApi=to_pods()))
+    assert found["https"] == {"wellKnownCACertificates": "System", "hostname": "speech.example.com"}
+    of = rendered(with_least(tls=issued, gatewayApi=to_pods()))
+    assert found["https"]["hostname"] in of["Certificate/riva-gateway"]["spec"]["dnsNames"]
+    given = to_pods(ca={"kind": "Secret", "name": "riva-gateway-tls"}, hostname="edge.example.com")
+    assert policies(with_least(tls=issued, gatewayApi=given))["grpc"] == {
+        "caCertificateRefs": [{"group": "", "kind": "Secret", "name": "riva-gateway-tls"}],
+        "hostname": "edge.example.com",
+    }
+
+
+def test_a_gateway_that_nobody_told_of_tls_is_told_of() -> None:
+    told = "gatewayApi.backendTLS"
+    assert told in notes(with_least(gatewayApi=EDGE))
+    assert told not in notes(with_least(**OWN, gatewayApi=to_pods()))
+    assert told not in notes(with_least(gatewayApi=EDGE, tls={"mode": "none"}))
+    assert told not in notes(with_least(gatewayApi=GKE))
+    assert told not in notes(LEAST)
+
+
+@examples
+def test_in_every_example_a_gateway_speaks_what_the_pods_speak(path: Path) -> None:
+    assert "gatewayApi.backendTLS" not in notes(values_of(path))
+
+
+@pytest.mark.parametrize("edge", [EDGE, GKE], ids=["any", "gke"])
+def test_a_part_of_the_requests_goes_to_another_release(edge: dict[str, Any]) -> None:
+    with_canary = with_least(gatewayApi=edge | {"canary": {"service": "riva-gateway-canary", "percent": 20}})
+    of, before = rendered(with_canary), rendered(with_least(gatewayApi=edge))
+    routes = [document["spec"]["rules"][0]["backendRefs"] for name, document in of.items() if "Route/" in name]
+    assert routes == [
+        [
+            {"name": "riva-gateway", "port": port, "weight": 80},
+            {"name": "riva-gateway-canary", "port": port, "weight": 20},
+        ]
+        for port in (8443, 50052)
+    ]
+    changed = {name for name in of if of[name] != before[name]}
+    assert all("Route/" in name for name in changed)  # no pod is renewed by it
+    assert of.keys() == before.keys()
+
+
+@pytest.mark.parametrize("edge", [to_pods(), GKE], ids=["any", "gke"])
+def test_the_other_release_has_policies_and_no_routes(edge: dict[str, Any]) -> None:
+    whole = rendered(with_least(**OWN, gatewayApi=edge))
+    alone = rendered(with_least(**OWN, gatewayApi=edge | {"routes": False, "parentRefs": []}))
+    routes = {name for name in whole if "Route/" in name}
+    assert len(routes) == 2
+    assert alone.keys() == whole.keys() - routes
+    assert any("Policy/riva-gateway" in name for name in alone.keys() - {"NetworkPolicy/riva-gateway"})
 
 
 # --- Google

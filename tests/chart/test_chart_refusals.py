@@ -58,6 +58,22 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("no gateway", with_least(gatewayApi={"enabled": True}), "gatewayApi.parentRefs"),
     *(
         (
+            f"nothing to verify: {mode}",
+            with_least(
+                gatewayApi={"enabled": True, "parentRefs": [{"name": "edge"}], "backendTLS": {"enabled": True}},
+                tls={"mode": mode},
+            ),
+            "gatewayApi.backendTLS",
+        )
+        for mode in ("selfMade", "none")
+    ),
+    (
+        "no routes to divide",
+        with_least(gatewayApi={"enabled": True, "routes": False, "canary": {"service": "riva-gateway-canary"}}),
+        "gatewayApi.canary",
+    ),
+    *(
+        (
             f"both routes for one name: {http}",
             with_least(
                 gatewayApi={
@@ -102,6 +118,8 @@ MISTYPED: list[tuple[str, dict[str, Any], str]] = [
     ("a secret itself", {"settings": {"RIVA_API_KEY": "nvapi-something"}}, "RIVA_API_KEY"),
     ("an address without a port", {"riva": {"endpoints": ["riva.example.com"]}}, "endpoints"),
     ("no time for the model", {"nim": {"startupSeconds": 300}}, "startupSeconds"),
+    ("a folder elsewhere", {"nim": {"gpu": "../L4"}}, "gpu"),
+    ("more than all", {"gatewayApi": {"canary": {"percent": 101}}}, "percent"),
     ("whatever is newest", {"nim": {"image": {"tag": "latest"}}}, "tag"),
     (
         "streams lose their gateway",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ import pytest
 from .chart import CHART, ROOT, rendered, values_of
 
 DOCUMENTS = [ROOT / "docs" / "kubernetes.md", CHART / "README.md"]
+EVERYBODY = re.findall(r"^for pod in .*?^done$", DOCUMENTS[0].read_text("utf-8"), re.M | re.S)
+"""What each gateway is told by itself."""
 _TAKES_NO_VALUE = {"--wait", "--atomic", "--create-namespace"}
 
 
@@ -49,6 +54,17 @@ def _given(line: str) -> tuple[str, dict[str, Any]]:
     return name, values
 
 
+_KUBECTL = """#!/bin/sh
+case " $* " in
+*" get pods "*) printf 'pod/one\\npod/two\\n' ;;
+*" exec "*)
+    while [ "$1" != exec ]; do shift; done
+    mkdir -p "${2#pod/}" && cd "${2#pod/}" && [ "$3" = -- ] && shift 3 && exec "$@"
+    ;;
+esac
+"""
+
+
 @pytest.mark.parametrize("line", INSTALLED)
 def test_every_installation_that_is_shown_can_be_rendered(line: str) -> None:
     name, values = _given(line)
@@ -57,7 +73,65 @@ def test_every_installation_that_is_shown_can_be_rendered(line: str) -> None:
 
 def test_all_are_seen() -> None:
     assert len(INSTALLED) >= 7
-    assert {"riva-gateway", "riva-gateway-canary"} == {_given(line)[0] for line in INSTALLED}
+    releases = {"riva-gateway", "riva-gateway-canary", "riva-gateway-next"}
+    assert releases == {_given(line)[0] for line in INSTALLED}
+
+
+def test_nobody_waits_shorter_than_a_nim_takes() -> None:
+    """A NIM that is new, or of another tag: `--atomic` would take it away again in the middle."""
+    seen = 0
+    for line in INSTALLED:
+        nims = _given(line)[1].get("nim", {})
+        if nims.get("enabled") and (" install " in line or "tag" in nims.get("image", {})):
+            waits = re.search(r"--timeout (\d+)m", line)
+            assert waits is not None, line
+            default = helm_python.values_from_yaml((CHART / "values.yaml").read_text("utf-8"))["nim"]["startupSeconds"]
+            assert "--wait" in line
+            assert int(waits[1]) * 60 > nims.get("startupSeconds", default), line
+            seen += 1
+    assert seen >= 3
+
+
+def test_a_nim_of_another_release_is_reached_and_lets_in() -> None:
+    """The way to another NIM without a gap: what the first release names is what the second one has."""
+    installed = {name: values for name, values in map(_given, INSTALLED) if name == "riva-gateway-next"}
+    of = rendered(installed["riva-gateway-next"], name="riva-gateway-next")
+    entries = of["Deployment/riva-gateway-next"]["spec"]["template"]["spec"]["containers"][0]["env"]
+    has = next(entry["value"] for entry in entries if entry["name"] == "RIVA_ENDPOINTS")
+    named = [
+        address
+        for _, values in map(_given, INSTALLED)
+        for where in ("canaryEndpoints", "endpoints")
+        for address in values.get("riva", {}).get(where, [])
+        if "next" in address
+    ]
+    assert named == [has] * 3  # on trial, beside the first NIM, and in its place
+    lines = [values for _, values in map(_given, INSTALLED) if values.get("riva", {}).get("endpoints") == [has]]
+    own = [values["nim"]["enabled"] for values in lines]
+    assert own == [True, False]  # a NIM goes when the gateways know another
+    (rule,) = of["NetworkPolicy/riva-gateway-next-nim"]["spec"]["ingress"]
+    first = rendered(_given(INSTALLED[0])[1])["Deployment/riva-gateway"]["spec"]["template"]["metadata"]["labels"]
+    assert any(peer["podSelector"]["matchLabels"].items() <= first.items() for peer in rule["from"])
+
+
+def test_what_all_gateways_are_told_they_understand(tmp_path: Path) -> None:
+    """`kubectl` stands for two pods here; the gateway's own command is real."""
+    kubectl = tmp_path / "kubectl"
+    kubectl.write_text(_KUBECTL)
+    kubectl.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin", "ASR_CANARY_PERCENT": "5"}
+    running: dict[Path, subprocess.Popen[bytes]] = {}
+    for loop in EVERYBODY:
+        folder = tmp_path / str(len(running))
+        folder.mkdir()
+        words = ["bash", "-euo", "pipefail", "-c", loop.replace("/var/lib/riva-gateway/", "")]
+        running[folder] = subprocess.Popen(words, env=env, cwd=folder, stdout=subprocess.DEVNULL)
+    assert [each.wait(60) for each in running.values()] == [0, 0, 0]
+    told = []
+    for folder in running:
+        files = [json.loads((folder / pod / "rollout.json").read_text("utf-8")) for pod in ("one", "two")]
+        told.append([(file["position"], file["canary_percent"]) for file in files])
+    assert told == [[("former", 5)] * 2, [("on", 25)] * 2, [("on", 0)] * 2]
 
 
 def test_kubectl_names_what_there_is() -> None:

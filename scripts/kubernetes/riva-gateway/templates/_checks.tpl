@@ -87,8 +87,14 @@
 {{- if and (or $v.ingress.grpcHost $v.gatewayApi.grpcHostnames) (not $v.grpc.enabled) -}}
 {{- fail "A route for gRPC, and grpc.enabled=false. Leave one out." -}}
 {{- end -}}
-{{- if and $v.gatewayApi.enabled (not $v.gatewayApi.parentRefs) -}}
+{{- if and $v.gatewayApi.enabled $v.gatewayApi.routes (not $v.gatewayApi.parentRefs) -}}
 {{- fail "gatewayApi.enabled: name your Gateway in gatewayApi.parentRefs." -}}
+{{- end -}}
+{{- if and $v.gatewayApi.enabled $v.gatewayApi.canary.service (not $v.gatewayApi.routes) -}}
+{{- fail "gatewayApi.canary divides this release's routes, and gatewayApi.routes=false. Name it in the release that has them." -}}
+{{- end -}}
+{{- if and $v.gatewayApi.enabled $v.gatewayApi.backendTLS.enabled (not (include "gateway.ownCertificate" .)) -}}
+{{- fail (printf "gatewayApi.backendTLS: with tls.mode %s the pods have no certificate that a Gateway could verify. Choose secret or certManager, or leave it out." $v.tls.mode) -}}
 {{- end -}}
 {{- range $grpc := ternary $v.gatewayApi.grpcHostnames list $v.gatewayApi.enabled -}}
 {{- range $http := default (list "") $v.gatewayApi.hostnames -}}

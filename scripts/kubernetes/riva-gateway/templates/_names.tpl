@@ -18,6 +18,13 @@ eleven more, in a label of 63), a Deployment's pods. */}}
 {{ include "gateway.fullname" . }}-nim
 {{- end -}}
 
+{{/* The folder of the NIM's cache: [GPU/]IMAGE-TAG. */}}
+{{- define "gateway.nimCache" -}}
+{{- $n := .Values.nim -}}
+{{- with $n.gpu -}}{{- . -}}/{{- end -}}
+{{ base $n.image.repository }}-{{ $n.image.tag }}
+{{- end -}}
+
 {{- define "gateway.commonLabels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | trimAll "-_." | quote }}
