@@ -18,8 +18,9 @@ problem() {
 
 check_tools() {
     step 'Programs on this machine'
-    needs aws jq curl tar sha256sum
-    good "$(aws --version 2>&1 | cut -d ' ' -f 1), jq, curl, tar, sha256sum"
+    needs aws jq curl sha256sum
+    needs_gnu_tar
+    good "$(aws --version 2>&1 | cut -d ' ' -f 1), jq, curl, tar, gzip, sha256sum"
 }
 
 check_account() {
@@ -33,12 +34,13 @@ check_account() {
 check_gpu() {
     step "Machine: ${opt[type]}"
     local reason least
+    least=$(table "$NIM_PROFILES" "${opt[profile]}" min_gpu_mib)
+    if [ -z "$least" ]; then problem "there is no profile '${opt[profile]}'" "There are: $(profiles); and --classic"; fi
     if ! look_up_type "${opt[type]}"; then
         problem "'${opt[type]}' is not an instance type that AWS knows in $region" "$(tail -n 1 "$SCRATCH/type")"
         return
     fi
-    least=$(table "$NIM_PROFILES" "${opt[profile]}" min_gpu_mib)
-    reason=$(unfit "${least:-}")
+    reason=$(unfit "$least")
     if [ -n "$reason" ] && [ "${opt[allow_unsupported_gpu]}" = yes ]; then
         warn "${opt[type]} does not fit: $reason. --allow-unsupported-gpu: going on"
     elif [ -n "$reason" ]; then
@@ -60,21 +62,49 @@ check_zones() {
     fi
 }
 
+# quota CODE: its value: the account's, or AWS's own where none was ever set for the account
+quota() {
+    local which=(--service-code ec2 --quota-code "$1" --query Quota.Value)
+    if ask service-quotas get-service-quota "${which[@]}" 2>"$SCRATCH/quota"; then return 0; fi
+    grep -q NoSuchResourceException "$SCRATCH/quota" || return 1
+    ask service-quotas get-aws-default-service-quota "${which[@]}" 2>/dev/null
+}
+
+# used TYPES KIND: the vCPUs of what runs already, of types that match; but for this deployment's machine, which is the
+# one that is wanted
+used() {
+    local rows vcpus
+    local -a names
+    rows=$(ask ec2 describe-instances --filters Name=instance-state-name,Values=pending,running \
+        --query "Reservations[].Instances[].[InstanceType, InstanceLifecycle || 'on-demand', InstanceId]")
+    rows=$(awk -F '\t' -v types="$1" -v kind="$2" -v own="$(instance)" '$1 ~ types && $2 == kind && $3 != own' <<<"$rows")
+    if [ -z "$rows" ]; then echo 0 && return 0; fi
+    mapfile -t names < <(cut -f 1 <<<"$rows" | sort -u)
+    vcpus=$(ask ec2 describe-instance-types --instance-types "${names[@]}" --query 'InstanceTypes[].[InstanceType,VCpuInfo.DefaultVCpus]')
+    printf '%s\n' "$vcpus" "$rows" | awk -F '\t' '!/\ti-/ { vcpus[$1] = $2; next } { sum += vcpus[$1] } END { print sum + 0 }'
+}
+
 # One quota counts the vCPUs of all running G and VT machines, another those of P machines; spot has its own.
 check_quota() {
-    local code quota kind=on-demand
-    case ${opt[type]%%[0-9]*}/${opt[spot]} in
-    p/no) code=L-417A185B ;; p/yes) code=L-7212CCBC kind=spot ;;
-    */yes) code=L-3819A6DF kind=spot ;; *) code=L-DB2E81BA ;;
+    local code quota used types='^(g|vt)' kind=on-demand
+    case ${opt[type]}/${opt[spot]} in
+    p[0-9]*/no) code=L-417A185B types='^p[0-9]' ;;
+    p5*/yes) code=L-C4BD4855 types='^p5' kind=spot ;;
+    p[0-9]*/yes) code=L-7212CCBC types='^p[2-4]' kind=spot ;;
+    */yes) code=L-3819A6DF kind=spot ;;
+    *) code=L-DB2E81BA ;;
     esac
-    if ! quota=$(aws service-quotas get-service-quota --service-code ec2 --quota-code "$code" --query Quota.Value --output text 2>/dev/null); then
+    if ! quota=$(quota "$code"); then
         warn "the quota for such machines ($code) cannot be read with these credentials; a new account's may be 0"
-    elif less "$quota" "${vcpus:-0}"; then
-        problem "the account may run ${quota%.*} vCPUs of such machines at a time ($kind); ${opt[type]} has $vcpus" \
+        return
+    fi
+    used=$(used "$types" "$kind")
+    if less "$quota" "$((used + ${vcpus:-0}))"; then
+        problem "the account may run ${quota%.*} vCPUs of such machines at a time ($kind), $used of them run already; ${opt[type]} has $vcpus" \
             "Ask for more, it takes hours to days: aws service-quotas request-service-quota-increase --region $region \\" \
-            "    --service-code ec2 --quota-code $code --desired-value ${vcpus}"
+            "    --service-code ec2 --quota-code $code --desired-value $((used + vcpus))"
     else
-        good "quota: ${quota%.*} vCPUs ($kind)"
+        good "quota: ${quota%.*} vCPUs ($kind), $used of them run already"
     fi
 }
 
@@ -123,6 +153,7 @@ say_price() {
 
 disk_gb=${opt[disk_gb]}
 [[ $disk_gb =~ ^[0-9]{1,5}$ ]] || fail "$EXIT_USAGE" "--disk-gb '$disk_gb' is not a whole number of GB"
+checked
 check_tools
 check_account
 check_gpu

@@ -86,12 +86,13 @@ open_ports() {
     if [ -z "$allowed" ]; then warn 'nobody can reach the gateway from outside: --allow-from ADDRESS opens it (me: this address)'; fi
 }
 
-region=$(the_region)
 allowed=$(clients)
+checked
+region=$(the_region)
 account=$(account)
 partition=$(partition)
 bucket=riva-${opt[deployment]}-$account-$region
-groups=$(ask ec2 describe-security-groups --filters "$(mine)" --query 'SecurityGroups[].[GroupName,GroupId,VpcId]')
+groups=$(ask ec2 describe-security-groups --filters "$(mine)" "$MADE_HERE" --query 'SecurityGroups[].[GroupName,GroupId,VpcId]')
 vpc=$(network)
 
 step "Network ($vpc)"

@@ -9,6 +9,7 @@ about 'Puts the NGC key, which fetches the recognizer, into Secrets Manager.' \
 flag from-file FILE '' 'a file that holds the NGC key'
 parse "$@"
 needs aws jq
+checked
 set +x # a trace would show the key
 
 READ_LIMIT_S=${DEPLOY_READ_LIMIT_S:-20}

@@ -70,8 +70,8 @@ start() {
     while :; do
         if id=$(aws ec2 run-instances "${wanted[@]}" 2>"$SCRATCH/refusal"); then return 0; fi
         refused=$(error_code "$(<"$SCRATCH/refusal")")
-        # A new instance profile is not known everywhere at once.
-        if ! grep -qi 'invalid iam instance profile' "$SCRATCH/refusal" || ((SECONDS - began > ${DEPLOY_PROFILE_LIMIT_S:-90})); then return 1; fi
+        # A new instance profile is not known everywhere at once, and then for a while without its role.
+        if ! grep -qiE 'invalid iam instance profile|no associated iam roles' "$SCRATCH/refusal" || ((SECONDS - began > ${DEPLOY_PROFILE_LIMIT_S:-90})); then return 1; fi
         say 'AWS does not know the new instance profile everywhere yet; asking again'
         sleep "${DEPLOY_POLL_S:-10}"
     done
@@ -137,6 +137,7 @@ take_up() {
 [[ ${opt[disk_gb]} =~ ^[1-9][0-9]{1,4}$ ]] || fail "$EXIT_USAGE" "--disk-gb '${opt[disk_gb]}' is not a whole number of GB"
 [[ ${opt[rounds]} =~ ^[1-9][0-9]?$ ]] || fail "$EXIT_USAGE" "--rounds '${opt[rounds]}' is not a number from 1 to 99"
 if [ "${opt[spot]}${opt[protect]}" = yesyes ]; then fail "$EXIT_USAGE" "--protect is not for --spot: AWS knows no such protection there"; fi
+checked
 
 step 'Machine'
 account >/dev/null
@@ -144,7 +145,7 @@ id=$(instance)
 if [ -n "$id" ]; then
     take_up
 else
-    groups=$(ask ec2 describe-security-groups --filters "$(mine)" --query 'SecurityGroups[].[GroupName,GroupId,VpcId]')
+    groups=$(ask ec2 describe-security-groups --filters "$(mine)" "$MADE_HERE" --query 'SecurityGroups[].[GroupName,GroupId,VpcId]')
     gateway=$(group gateway)
     nim=$(group nim)
     places=$(places)

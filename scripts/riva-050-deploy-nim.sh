@@ -14,12 +14,13 @@ flag back-to WHICH '' 'good: the one that was last seen working; before: the one
 parse "$@"
 needs aws jq
 
-far_instance=$(the_instance running)
+far_instance=$(if checking; then echo '<instance>'; else the_instance running; fi)
 case ${opt[back_to]} in
 '') choose_recognizer ;;
 good | before) recognizer=("MODE=${opt[back_to]}" PROFILE=) shown="the former one (${opt[back_to]})" ;;
 *) fail "$EXIT_USAGE" "--back-to is good or before, not '${opt[back_to]}'" ;;
 esac
+checked
 step "Recognizer: $shown"
 say "fetching the image and starting it takes up to $(minutes "$PULL_LIMIT_S"); this can be run again at any time"
 deploy_recognizer "${recognizer[@]}" "ANY_GPU=${opt[allow_unsupported_gpu]}" "RESTART=${opt[restart]}" \

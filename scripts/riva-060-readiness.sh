@@ -12,6 +12,7 @@ switch trial 'do not make it the one to go back to'
 parse "$@"
 needs aws jq
 [[ ${opt[minutes]} =~ ^[1-9][0-9]{0,3}$ ]] || fail "$EXIT_USAGE" "--minutes '${opt[minutes]}' is not a whole number"
+checked
 LIMIT_S=${DEPLOY_READY_LIMIT_S:-$((opt[minutes] * 60))}
 
 # probe: for wait_until. The script ends where it will not come by itself.

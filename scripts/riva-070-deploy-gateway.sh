@@ -17,6 +17,7 @@ parse "$@"
 needs aws jq tar sha256sum gzip
 [[ ${opt[name]} =~ ^[A-Za-z0-9.,:-]*$ ]] || fail "$EXIT_USAGE" "--name '${opt[name]}' cannot be names" "They read gateway.example.com,asr.example.com"
 case ${opt[back_to]} in '' | good | before) ;; *) fail "$EXIT_USAGE" "--back-to is good or before, not '${opt[back_to]}'" ;; esac
+checked
 
 READY_LIMIT_S=${DEPLOY_GATEWAY_READY_S:-60}
 KEY_SECRET=riva-${opt[deployment]}/gateway-key CERTIFICATE=/riva/${opt[deployment]}/gateway-certificate
@@ -42,7 +43,8 @@ deploy() {
     far_answers gateway.sh "$((READY_LIMIT_S + 240))" "DEPLOYMENT=${opt[deployment]}" "REGION=$(the_region)" \
         "MODE=$mode" "RELEASE=$release" "KEY_SECRET=$KEY_SECRET" "CERT_PARAMETER=$CERTIFICATE" \
         "TLS_SECRET=${opt[tls_secret]}" "NAMES=${opt[name]}" "WAIT_S=$READY_LIMIT_S" "POLL_S=${DEPLOY_POLL_S:-1}" "UNIT@=units/riva-gateway.service" \
-        "ADDRESS_HELPER@=helpers/address.sh" "PUBLISH_HELPER@=helpers/publish-certificate.sh" || exit
+        "SPOT_UNIT@=units/riva-spot.service" "ADDRESS_HELPER@=helpers/address.sh" \
+        "PUBLISH_HELPER@=helpers/publish-certificate.sh" "SPOT_HELPER@=helpers/spot-watch.sh" || exit
 }
 
 far_instance=$(the_instance running)

@@ -12,6 +12,7 @@ flag server ADDRESS '' 'with --from-here: its name or address; unset: that of th
 flag clip FILE '' 'with --from-here: another recording; unset: the one that comes along'
 parse "$@"
 needs aws jq curl
+checked
 set +x # a trace would show the key
 
 bad=()

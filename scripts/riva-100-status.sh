@@ -42,17 +42,18 @@ cost() {
 }
 
 gather() {
-    local there='{}' agent='' schedule='' inventory
+    local there='{}' agent='' schedule='' stops='' inventory
     id=$(instance)
     if [ -n "$id" ]; then
         there=$(describe "$id")
         agent=$(agent "$id" "$(field "$there" State.Name)")
         schedule=$(nightly_stop)
+        if [ -n "$schedule" ]; then stops=$(if stops "$schedule" "$id"; then echo this; else echo another; fi); fi
     fi
     inventory=$(inventory)
     jq -n --arg deployment "${opt[deployment]}" --arg region "$region" --argjson there "$there" --arg agent "$agent" \
         --argjson asked "$(asked "$agent")" --arg cost "$(cost "$there")" --arg inventory "$inventory" \
-        --arg schedule "$(if [ -n "$schedule" ]; then scheduled "$schedule"; fi)" '
+        --arg stops "$stops" --arg schedule "$(if [ -n "$schedule" ]; then scheduled "$schedule"; fi)" '
         ($there.Tags // [] | from_entries) as $tags |
         {deployment: $deployment, region: $region, instance: $there.InstanceId, type: $there.InstanceType,
          zone: $there.Placement.AvailabilityZone, state: $there.State.Name, spot: ($there.InstanceLifecycle == "spot"),
@@ -61,7 +62,8 @@ gather() {
          nim: {state: $asked.nim, profile: ($asked.profile // $tags["riva:profile"]), image: ($asked.image // $tags["riva:nim-image"])},
          gateway: {state: $asked.gateway, version: $asked.version, release: ($asked.release // $tags["riva:gateway-release"])},
          usd_since_start: ($cost | if . == "" then null else tonumber end),
-         nightly_stop: $schedule, max_hours: $tags["riva:max-hours"],
+         nightly_stop: (if $stops == "this" then $schedule else null end),
+         nightly_stop_of_another: (if $stops == "another" then $schedule else null end), max_hours: $tags["riva:max-hours"],
          exists: ($inventory | split("\n") | map(select(. != "") | split("\t") | {kind: .[0], id: .[1]}))} |
         walk(if . == "" then null else . end)'
 }
@@ -84,6 +86,11 @@ table_of() {
 what_next() {
     local state
     state=$(jq -r '"\(.state)/\(.gateway.state)"' <<<"$facts")
+    if jq -e .nightly_stop_of_another <<<"$facts" >/dev/null; then
+        printf '\n' >&2
+        warn 'the nightly stop is for another machine than this one, and nothing stops this one at night'
+        next_step 'Let it stop this one; without --stop-at: what it is now:' "$(command_for riva-150-cost-guard.sh)" --stop-at 20:00
+    fi
     if [ "$state" != running/null ]; then printf '\n' >&2; fi # with --quick it was not asked
     case $state in
     running/ready)

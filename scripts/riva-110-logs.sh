@@ -27,12 +27,13 @@ console() {
     printf '%s\n' "$text" | printable
 }
 
-# piece CURSOR: prints what comes after it, and sets $cursor
+# piece CURSOR: prints what comes after it, and sets $cursor, and $more where that was not all yet
 piece() {
     local said
     said=$(far journal.sh 60 DEPLOYMENT="${opt[deployment]}" REGION="$(the_region)" UNIT="$unit" LINES_WANTED="${opt[lines]}" \
         SINCE="${opt[since]}" AFTER="$1")
-    grep -v '^cursor=' <<<"$said" || true
+    grep -vE '^(cursor|more)=' <<<"$said" || true
+    more=$(sed -n 's/^more=//p' <<<"$said")
     cursor=$(sed -n 's/^cursor=//p' <<<"$said" | tail -n 1)
 }
 
@@ -52,7 +53,7 @@ far_instance=$id
 piece ''
 if dry; then exit 0; fi
 while [ "${opt[follow]}" = yes ]; do
-    sleep "${DEPLOY_POLL_S:-3}"
+    if [ -z "$more" ]; then sleep "${DEPLOY_POLL_S:-3}"; fi
     last=$cursor
     piece "$last"
     cursor=${cursor:-$last}

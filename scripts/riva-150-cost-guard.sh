@@ -146,6 +146,7 @@ show() {
 if [ "${opt[off]}" = yes ] && [ -n "${opt[stop_at]}${opt[max_hours]}" ]; then fail "$EXIT_USAGE" '--off goes alone'; fi
 expression=''
 if [ -n "${opt[stop_at]}" ]; then expression=$(expression); fi
+checked
 account=$(account)
 region=$(the_region)
 partition=$(partition)

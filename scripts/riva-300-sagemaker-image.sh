@@ -9,10 +9,10 @@ about 'Builds the image of gateway and NIM, and pushes it to ECR. Prints its add
     'Needs docker, about 60 GB of disk and half an hour the first time. With NGC_API_KEY in the environment it logs' \
     "in to NVIDIA's registry; else be logged in: docker login nvcr.io --username '\$oauthtoken'" \
     'ECR takes about two dollars a month for its 20 GB.'
-flag profile NAME rnnt 'which NIM: a name of lib/nim-profiles.tsv'
-flag nim-image IMAGE '' 'that NIM by its address, for another registry or version'
+flag profile NAME '' 'which NIM: a name of lib/nim-profiles.tsv (rnnt)'
+flag nim-image IMAGE '' 'that NIM by its address, for another registry or version; say --profile as well where it is one of those'
 flag nim-command COMMAND /opt/nim/start_server.sh 'what starts it inside its image'
-flag image IMAGE '' 'push this one, which is built already, as it is; one in this ECR is only looked up'
+flag image IMAGE '' 'push this one, a gateway that is built already, as it is; one in this ECR is only looked up'
 flag builder-image IMAGE '' 'the base that the gateway is built on; unset: Debian'
 flag uv-image IMAGE '' 'the image that has uv; unset: the public one'
 parse "$@"
@@ -126,11 +126,20 @@ if [[ ${opt[image]} == "$registry/$repository"[:@]* ]]; then
     printf '%s\n' "$registry/$repository@$found"
     exit
 fi
-base=${opt[nim_image]:-$(nim_image)}
+case ${opt[image]} in
+nvcr.io/* | public.ecr.aws/nvidia/*)
+    fail "$EXIT_USAGE" "${opt[image]} is NVIDIA's, and has no gateway in it: nothing would answer the endpoint's calls" \
+        "Have it put into one: --nim-image ${opt[image]}"
+    ;;
+esac
 if [ -n "${opt[image]}" ]; then
     tag=copy-$(content "${opt[image]}")
 else
-    tag=$(content "$base ${opt[nim_command]} ${opt[builder_image]} ${opt[uv_image]} $(sources)")
+    if [ -z "${opt[nim_image]}" ]; then opt[profile]=${opt[profile]:-rnnt}; fi
+    if [ -n "${opt[profile]}" ]; then base=$(nim_image); fi # ends where there is no such profile
+    base=${opt[nim_image]:-$base}
+    # The profile in front is what riva-320 takes the selector from.
+    tag=${opt[profile]:+${opt[profile]}-}$(content "$base ${opt[nim_command]} ${opt[builder_image]} ${opt[uv_image]} $(sources)")
 fi
 address=$registry/$repository:$tag
 

@@ -10,7 +10,7 @@ about 'Makes the role that SageMaker runs the container with, or puts right what
     'The NGC key comes as in riva-030-secret.sh: from stdin, --from-file, or it is asked for.'
 flag from-file FILE '' 'a file that holds the NGC key'
 switch async 'also a bucket for recordings and results, for riva-320-sagemaker-deploy.sh --async'
-flag topic ARN '' 'with --async: an SNS topic that is told when a result is there or has failed'
+flag topic ARN '' 'with --async: an SNS topic that is told when a result is there or has failed; unset: the one it had'
 flag image-of NAME '' 'another deployment whose image the endpoint runs too; unset: its own alone'
 parse "$@"
 needs aws jq
@@ -24,7 +24,7 @@ sagemaker_trust() {
 
 sagemaker_policy() {
     jq -cn --arg at "arn:$partition" --arg place "$region:$account" --arg secret "$secret" --arg repository "$repository" \
-        --arg logs "$log_group" --arg bucket "$bucket" --arg async "$1" --arg other "$2" --arg topic "${opt[topic]}" '
+        --arg logs "$log_group" --arg bucket "$bucket" --arg async "$1" --arg other "$2" --arg topic "$3" '
         def may(what; whereon): {Effect: "Allow", Action: what, Resource: whereon};
         {Version: "2012-10-17", Statement: ([
             may("secretsmanager:GetSecretValue"; "\($at):secretsmanager:\($place):secret:\($secret)-??????"),
@@ -45,15 +45,18 @@ sagemaker_policy() {
 }
 
 ensure_sagemaker_role() {
-    local there policy wanted async=${opt[async]} other=${opt[image_of]:+riva-${opt[image_of]}}
-    # A role that may use the bucket, or another deployment's image, goes on to: an endpoint may be using it.
+    local there policy wanted async=${opt[async]} other=${opt[image_of]:+riva-${opt[image_of]}} topic=${opt[topic]}
+    # A role that may use the bucket, a topic or another deployment's image goes on to: an endpoint may be using it.
     policy=$(look NoSuchEntity iam get-role-policy --role-name "$role" --policy-name endpoint)
     if jq -e 'tostring | contains("/sagemaker/in/")' >/dev/null <<<"${policy:-{\}}"; then async=yes; fi
     if [ -z "$other" ]; then
         other=$(jq -r --arg own "/$repository" '[.. | strings | select(contains(":repository/") and (endswith($own) | not))][0] // empty
             | split("/")[1]' <<<"${policy:-{\}}")
     fi
-    wanted=$(sagemaker_policy "$async" "$other")
+    if [ -z "$topic" ]; then
+        topic=$(jq -r '[.PolicyDocument.Statement[]? | select(.Action == "sns:Publish").Resource][0] // empty' <<<"${policy:-{\}}")
+    fi
+    wanted=$(sagemaker_policy "$async" "$other" "$topic")
     there=$(look NoSuchEntity iam get-role --role-name "$role")
     if [ -z "$there" ]; then
         # shellcheck disable=SC2046 # words

@@ -9,10 +9,14 @@ about 'Sends a recording to the endpoint; the answer goes to stdout, the aws com
     '  speakers  who said what (--speakers at most) raw         the recording itself as the body' \
     '  json      base64 in JSON                     async       through S3, with an endpoint of --async' \
     '  two-way   live, as it would be spoken (needs Python 3.12; docs/sagemaker.md)' \
-    'A real-time endpoint takes 25 MB and answers within a minute; what is larger or longer takes async.'
+    'A real-time endpoint takes 25 MB and answers within a minute; what is larger or longer takes async.' \
+    'The printed command can be typed again where its body is a file that stays: with raw, or with --keep.' \
+    'An endpoint that sleeps (--auto-stop) needs 20 to 40 minutes for its first answer. async says where in S3 the answer' \
+    'will be, and waits for it; it comes there, too, when this is ended meanwhile.'
 takes_words 'ROUTE [RECORDING]'
 flag language TAG en-US 'what is spoken'
 flag speakers N 4 'for speakers: how many at most'
+flag wait SECONDS "$ASYNC_WAIT_S" 'for async: until it is waited for no longer'
 flag keep FILE '' 'keep the body of the request, so that the printed command can be typed again'
 flag python COMMAND "${DEPLOY_PYTHON312:-python3.12}" "for two-way: a Python that has AWS's HTTP/2 package"
 parse "$@"
@@ -56,6 +60,7 @@ invoke() {
     (($(stat --format %s "$body") <= MOST_BYTES)) ||
         fail "$EXIT_USAGE" "$clip is larger than the 25 MB of a real-time endpoint" "Compress it (FLAC, Opus), or use async."
     print_call "${call[@]}" answer.json
+    if [[ $body == "$SCRATCH"/* ]]; then say 'that body is deleted at the end of this; to type the command again, say --keep FILE'; fi
     if dry; then return 0; fi
     aws "${call[@]}" "$SCRATCH/answer.json" >"$SCRATCH/told" || fail "$EXIT_FAILED" "the endpoint refused: see above"
     say "route: $(jq -r '.CustomAttributes // "not told"' "$SCRATCH/told")"
@@ -74,7 +79,7 @@ invoke_async() {
         --input-location "s3://$bucket/sagemaker/in/example"
     if dry; then return 0; fi
     call_async "$clip" "$(media_type)" "$SCRATCH/answer.json" --custom-attributes "$attributes" ||
-        fail "$EXIT_UNAVAILABLE" "no result came" "Look: riva-340-sagemaker-status.sh"
+        fail "$EXIT_UNAVAILABLE" "no result came: see above" "Look: $(command_for riva-340-sagemaker-status.sh)"
     cat "$SCRATCH/answer.json"
     printf '\n'
 }
@@ -97,6 +102,7 @@ clip=${words[1]:-$CLIP}
 case $route in auto | http | grpc | speakers | raw | json | async | two-way) ;;
 *) fail "$EXIT_USAGE" "name a route: auto, http, grpc, speakers, raw, json, async or two-way" "More: ${0##*/} --help" ;;
 esac
+[[ ${opt[wait]} =~ ^[0-9]{1,6}$ ]] || fail "$EXIT_USAGE" "--wait '${opt[wait]}' is not a number of seconds"
 [ -r "$clip" ] || fail "$EXIT_USAGE" "the recording '$clip' cannot be read"
 sm_names
 type='' boundary=''

@@ -53,7 +53,7 @@ show_log() {
 [[ ${opt[log]} =~ ^[0-9]{1,4}$ ]] || fail "$EXIT_USAGE" "--log '${opt[log]}' is not a number of lines"
 sm_names
 there=$(the_endpoint)
-[ -n "$there" ] || fail "$EXIT_UNAVAILABLE" "there is no endpoint $endpoint in $region" "Make one: riva-320-sagemaker-deploy.sh"
+[ -n "$there" ] || fail "$EXIT_UNAVAILABLE" "there is no endpoint $endpoint in $region" "Make one: $(command_for riva-320-sagemaker-deploy.sh)"
 status=$(jq -r .EndpointStatus <<<"$there")
 type='?'
 line endpoint "$endpoint"

@@ -2,124 +2,184 @@
 # Takes everything of a deployment on SageMaker away, and looks whether anything is left.
 . "$(dirname "${BASH_SOURCE[0]}")/lib/deploy.sh"
 . "$LIB/role.sh"
+. "$LIB/inventory.sh"
 . "$LIB/sagemaker.sh"
 . "$LIB/sagemaker-scaling.sh"
 
 about 'Deletes the endpoint with all its versions, the role, the bucket, the image, the log and the secret.' \
-    'The secret stays where a machine of the same name on EC2 needs it.'
-switch keep-image 'keep image, role and secret: the next riva-320-sagemaker-deploy.sh needs no build; 2 dollars a month'
+    'It shows what will go, and asks. The bucket goes with all recordings and results in it. The secret stays where a machine of' \
+    'the same name on EC2 needs it. An endpoint that is being made or changed cannot be deleted: it waits until that has ended.' \
+    '--keep-image: the next riva-320-sagemaker-deploy.sh needs no build and no riva-310-sagemaker-role.sh.'
+switch keep-image 'keep image, role, secret and bucket, with the recordings and results in it; about 2.40 dollars a month'
 parse "$@"
 needs aws jq
 
+KEPT='bucket|repository|role|secret' # by --keep-image
+
+# row KIND NAME [DETAIL]: a line of what there is, tabs between
+row() { printf '%s\t%s%s\n' "$1" "$2" "${3:+$'\t'$3}"; }
+
+# everything: all that there is of this deployment, a row each. A question that AWS does not answer fails: it is no "there is none"
+everything() {
+    local rows arn arns
+    rows=$(of_the_endpoint && of_names) || return
+    arns=$(ask resourcegroupstaggingapi get-resources --resource-type-filters sagemaker ecr:repository cloudwatch:alarm --tag-filters \
+        "Key=riva:deployment,Values=${opt[deployment]}" Key=riva:by,Values=riva-gateway --query 'ResourceTagMappingList[].ResourceARN') || return
+    if [ -n "$rows" ]; then printf '%s\n' "$rows"; fi
+    for arn in $arns; do # that name did not find; at times something that is gone for minutes
+        if ! cut -f 2 <<<"$rows" | grep -qxF -- "${arn##*[:/]}"; then row tagged "$arn"; fi
+    done
+}
+
+of_the_endpoint() {
+    local there name
+    there=$(the_endpoint) || return
+    if [ -n "$there" ]; then row endpoint "$endpoint" "$(jq -r .EndpointStatus <<<"$there")"; fi
+    there=$(scalable) || return
+    if [ -n "$there" ]; then row scaling "$scaled"; fi
+    there=$(ask cloudwatch describe-alarms --alarm-names "$endpoint-wake" --query 'MetricAlarms[].AlarmName') || return
+    if [ -n "$there" ]; then row alarm "$there"; fi
+    there=$(ours endpoint-configs) || return
+    for name in $there; do row config "$name"; done
+    there=$(ours models) || return
+    for name in $there; do row model "$name"; done
+    there=$(ask logs describe-log-groups --log-group-name-prefix "$log_group" --query "logGroups[?logGroupName=='$log_group'].logGroupName") || return
+    if [ -n "$there" ]; then row log "$log_group"; fi
+}
+
+of_names() {
+    local there status=0
+    there=$(look 'NoSuchBucket|404' s3api get-bucket-location --bucket "$bucket" --expected-bucket-owner "$account") || return
+    if [ -n "$there" ]; then
+        bucket_is_ours "$bucket" || status=$?
+        if ((status == 0)); then row bucket "$bucket" 'with all recordings and results in it'; fi
+        if ((status > 127)); then return "$status"; fi # of `aws`, which was refused
+    fi
+    there=$(look RepositoryNotFoundException ecr describe-repositories --repository-names "$repository") || return
+    if [ -n "$there" ]; then row repository "$repository" 'with its images'; fi
+    there=$(look NoSuchEntity iam get-role --role-name "$role") || return # it may be another region's
+    if [ -n "$there" ] && is_ours "$(jq -c '.Role.Tags // []' <<<"$there")"; then row role "$role"; fi
+    there=$(look ResourceNotFoundException secretsmanager describe-secret --secret-id "$secret") || return
+    if [ -n "$there" ] && [ -z "$needed_by" ] && goes_with_us "$there"; then row secret "$secret"; fi
+}
+
+# goes_with_us JSON: a secret that these scripts made, and that is not on its way out already
+goes_with_us() { jq -e '.DeletedDate == null' >/dev/null <<<"$1" && is_ours "$(jq -c '.Tags // []' <<<"$1")"; }
+
+# machine_with_the_key: what of a deployment of this name on EC2 needs the secret, too, or nothing
+machine_with_the_key() {
+    local found
+    found=$(instance) || return
+    if [ -z "$found" ]; then found=$(ask ec2 describe-security-groups --filters "$(mine)" "$MADE_HERE" --query 'SecurityGroups[0].GroupId') || return; fi
+    printf '%s' "$found"
+}
+
+# to_delete ROWS: those that go
+to_delete() {
+    if [ "${opt[keep_image]}" = yes ]; then sed -E "/^($KEPT)\t/d" <<<"$1"; else printf '%s' "$1"; fi
+}
+
+# nothing_here: says so, and where it may be instead: roles are the account's, and this deployment's names its region
+nothing_here() {
+    local elsewhere others
+    elsewhere=$(look NoSuchEntity iam get-role --role-name "$role" | jq -r --arg d "${opt[deployment]}" --arg here "$region" \
+        '.Role.Tags // [] | from_entries | select(.["riva:by"] == "riva-gateway" and .["riva:deployment"] == $d) |
+            .["riva:region"] // empty | select(. != $here)')
+    if [ -n "$elsewhere" ]; then
+        fail "$EXIT_USAGE" "there is nothing of '${opt[deployment]}' on SageMaker in $region; it is in $elsewhere" "Say --region $elsewhere."
+    fi
+    kept "there is nothing of '${opt[deployment]}' on SageMaker in $region${rows:+ but what --keep-image keeps}"
+    others=$(aws resourcegroupstaggingapi get-resources --resource-type-filters sagemaker ecr:repository \
+        --tag-filters Key=riva:by,Values=riva-gateway --output json | jq -r --arg d "${opt[deployment]}" \
+        '[.ResourceTagMappingList[].Tags | from_entries | .["riva:deployment"] // empty] | unique - [$d] | join(" ")')
+    if [ -n "$others" ]; then say "other deployments there: $others"; fi
+}
+
+# each KIND COMMAND…: the command with the name of each thing of that kind as its last word
+each() {
+    local kind=$1 name
+    shift
+    for name in $(of_kind "$kind" "$list"); do "$@" "$name"; done
+}
+delete_config() {
+    told_gone sagemaker delete-endpoint-config --endpoint-config-name "$1"
+    made "configuration $1 is gone"
+}
+delete_model() {
+    told_gone sagemaker delete-model --model-name "$1"
+    made "model $1 is gone"
+}
 delete_endpoint() {
-    no_scaling
-    if [ -n "$(the_endpoint)" ]; then
-        remove_endpoint
-        made "endpoint $endpoint is gone"
-    fi
+    remove_endpoint
+    made "endpoint $1 is gone"
 }
 
-delete_versions() {
-    local name
-    for name in $(ours endpoint-configs); do
-        told_or ValidationException sagemaker delete-endpoint-config --endpoint-config-name "$name"
-        made "configuration $name is gone"
-    done
-    for name in $(ours models); do
-        told_or ValidationException sagemaker delete-model --model-name "$name"
-        made "model $name is gone"
-    done
-}
-
-bucket_is_there() {
-    [ -n "$(look 'NoSuchBucket|404' s3api get-bucket-location --bucket "$bucket" --expected-bucket-owner "$account")" ] && bucket_is_ours "$bucket"
-}
 delete_bucket() {
-    local page
-    if ! bucket_is_there; then return 0; fi
-    told_or NoSuchBucket s3 rm "s3://$bucket" --recursive
-    page=$(look NoSuchBucket s3api list-multipart-uploads --bucket "$bucket" | jq -r '.Uploads[]? | [.Key, .UploadId] | @tsv')
+    local page key id
+    told_or NoSuchBucket s3 rm "s3://$1" --recursive
+    page=$(look NoSuchBucket s3api list-multipart-uploads --bucket "$1" | jq -r '.Uploads[]? | [.Key, .UploadId] | @tsv')
     while IFS=$'\t' read -r key id; do
-        if [ -n "$key" ]; then told_or NoSuchUpload s3api abort-multipart-upload --bucket "$bucket" --key "$key" --upload-id "$id"; fi
+        if [ -n "$key" ]; then told_or NoSuchUpload s3api abort-multipart-upload --bucket "$1" --key "$key" --upload-id "$id"; fi
     done <<<"$page"
-    told_or NoSuchBucket s3api delete-bucket --bucket "$bucket"
-    made "bucket $bucket is gone"
+    told_or NoSuchBucket s3api delete-bucket --bucket "$1"
+    made "bucket $1 is gone"
 }
-
-delete_image() {
-    if [ -z "$(look RepositoryNotFoundException ecr describe-repositories --repository-names "$repository")" ]; then return 0; fi
-    told_or RepositoryNotFoundException ecr delete-repository --repository-name "$repository" --force
-    made "repository $repository is gone, with its images"
+delete_repository() {
+    told_or RepositoryNotFoundException ecr delete-repository --repository-name "$1" --force
+    made "repository $1 is gone, with its images"
 }
-
 delete_role() {
-    local there
-    there=$(look NoSuchEntity iam get-role --role-name "$role")
-    if [ -z "$there" ] || ! is_ours "$(jq -c '.Role.Tags // []' <<<"$there")"; then return 0; fi # it may be another region's
-    told_or NoSuchEntity iam delete-role-policy --role-name "$role" --policy-name endpoint
-    told_or NoSuchEntity iam delete-role --role-name "$role"
-    made "role $role is gone"
+    told_or NoSuchEntity iam delete-role-policy --role-name "$1" --policy-name endpoint
+    told_or NoSuchEntity iam delete-role --role-name "$1"
+    made "role $1 is gone"
 }
-
 delete_secret() {
-    local machine
-    if [ -z "$(look ResourceNotFoundException secretsmanager describe-secret --secret-id "$secret")" ]; then return 0; fi
-    machine=$(instance)
-    if [ -z "$machine" ]; then machine=$(ask ec2 describe-security-groups --filters "$(mine)" --query 'SecurityGroups[0].GroupId'); fi
-    if [ -n "$machine" ]; then
-        kept "secret $secret: the deployment on EC2 ($machine) needs it (riva-190-destroy.sh)"
-        return 0
-    fi
-    if ! is_ours "$(look ResourceNotFoundException secretsmanager describe-secret --secret-id "$secret" | jq -c '.Tags // []')"; then
-        kept "secret $secret: these scripts did not make it"
-        return 0
-    fi
-    told_or ResourceNotFoundException secretsmanager delete-secret --secret-id "$secret" --force-delete-without-recovery
-    made "secret $secret is gone"
+    told_or ResourceNotFoundException secretsmanager delete-secret --secret-id "$1" --force-delete-without-recovery
+    made "secret $1 is gone"
 }
-
 delete_log() {
-    told_or ResourceNotFoundException logs delete-log-group --log-group-name "$log_group"
-}
-
-# left: what is still there, by tag and by name, a line each
-left() {
-    local kinds='sagemaker ecr:repository cloudwatch:alarm' name there
-    if [ "${opt[keep_image]}" = yes ]; then kinds='sagemaker cloudwatch:alarm'; fi
-    # shellcheck disable=SC2086 # words
-    aws resourcegroupstaggingapi get-resources --tag-filters "Key=riva:deployment,Values=${opt[deployment]}" \
-        --resource-type-filters $kinds --output json | jq -r '.ResourceTagMappingList[].ResourceARN'
-    if [ -n "$(the_endpoint)" ]; then echo "endpoint $endpoint"; fi
-    for name in $(ours endpoint-configs) $(ours models); do echo "$name"; done
-    if bucket_is_there; then echo "bucket $bucket"; fi
-    if [ "${opt[keep_image]}" = no ]; then
-        there=$(look NoSuchEntity iam get-role --role-name "$role")
-        if [ -n "$there" ] && is_ours "$(jq -c '.Role.Tags // []' <<<"$there")"; then echo "role $role"; fi
-        if [ -n "$(look RepositoryNotFoundException ecr describe-repositories --repository-names "$repository")" ]; then echo "repository $repository"; fi
-    fi
+    told_or ResourceNotFoundException logs delete-log-group --log-group-name "$1"
+    made "log $1 is gone"
 }
 
 # nothing_left: for wait_until; tags are forgotten seconds, at times minutes, after the thing that had them
 nothing_left() {
-    rest=$(left)
-    waiting_for="still there: $(tr '\n' ' ' <<<"$rest")"
-    [ -z "$rest" ]
+    waiting_for='AWS does not say what is left'
+    rows=$(everything) || return
+    list=$(to_delete "$rows")
+    each log delete_log # a last line of the container has made it anew
+    waiting_for="still there: $(cut -f 1,2 <<<"$list" | tr '\t\n' '  ')"
+    [ -z "$list" ]
 }
 
 sm_names
 check_endpoint
 check_repository
-rest=''
-confirm "Delete everything of '${opt[deployment]}' on SageMaker in $region?"
-step "SageMaker ($region)"
-delete_endpoint
-delete_versions
-delete_log
-delete_bucket
-if [ "${opt[keep_image]}" = no ]; then
-    delete_image
-    delete_role
-    delete_secret
+needed_by=$(machine_with_the_key)
+step "SageMaker, deployment ${opt[deployment]} ($region)"
+rows=$(everything)
+list=$(to_delete "$rows")
+if [ -z "$list" ]; then
+    nothing_here
+    exit
 fi
-wait_until 600 'the last traces' nothing_left || fail "$EXIT_FAILED" 'something is left' "$rest" 'Run this again; then look in the console.'
-made 'nothing is left'
+in_words "$list" >&2
+if [ "${opt[keep_image]}" = yes ]; then
+    while IFS=$'\t' read -r kind name _; do
+        if [[ $kind =~ ^($KEPT)$ ]]; then kept "$kind $name stays"; fi
+    done <<<"$rows"
+fi
+if [ -n "$needed_by" ]; then kept "secret $secret stays: the deployment on EC2 ($needed_by) needs it (riva-190-destroy.sh)"; fi
+confirm 'Delete all of this for good?'
+step 'Taking it away'
+no_scaling
+each endpoint delete_endpoint
+each config delete_config
+each model delete_model
+each bucket delete_bucket
+each repository delete_repository
+each role delete_role
+each secret delete_secret
+each log delete_log # last: what may write it, writes it anew
+wait_until 600 'the last traces' nothing_left || fail "$EXIT_FAILED" 'something is left' "$(in_words "$list")" 'Run this again; then look in the console.'
+made "nothing of '${opt[deployment]}' is left on SageMaker in $region${rows:+ but what --keep-image keeps}"

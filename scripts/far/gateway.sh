@@ -5,7 +5,7 @@
 # /opt/riva-gateway/current is what runs; good and before point to what was seen working (mark.sh).
 #
 # Settings: MODE deploy (RELEASE) or good, before; KEY_SECRET CERT_PARAMETER TLS_SECRET NAMES WAIT_S POLL_S and the
-# texts UNIT ADDRESS_HELPER PUBLISH_HELPER
+# texts UNIT SPOT_UNIT ADDRESS_HELPER PUBLISH_HELPER SPOT_HELPER
 KEEP=3 # releases
 
 alone gateway
@@ -76,7 +76,11 @@ write_settings() {
 place_files() {
     place "$ADDRESS_HELPER" "$LIBEXEC/address" 755 || true
     place "$PUBLISH_HELPER" "$LIBEXEC/publish-certificate" 755 || true
-    if place "$UNIT" "$UNITS/riva-gateway.service"; then systemctl daemon-reload; fi
+    place "$SPOT_HELPER" "$LIBEXEC/spot-watch" 755 || true
+    place "$SPOT_UNIT" "$UNITS/riva-spot.service" || true
+    place "$UNIT" "$UNITS/riva-gateway.service" || true
+    # Asked, not remembered: this may have been cut off after a file was placed.
+    if [[ $(systemctl show --property=NeedDaemonReload --value riva-gateway riva-spot) == *yes* ]]; then systemctl daemon-reload; fi
     systemctl enable --quiet riva-gateway
 }
 
@@ -158,6 +162,8 @@ place_files
 ensure_key
 switch
 wait_ready
+# A gateway that ran before has not brought it along.
+systemctl start --no-block riva-spot
 "$LIBEXEC/publish-certificate" || say "the certificate could not be published to $CERT_PARAMETER" # at the start it may not have been, either
 prune
 answer release "${release##*/}"

@@ -9,7 +9,7 @@
 # Settings: MODE deploy (PROFILE KIND IMAGE SELECTOR MIN_GPU_MIB ANY_GPU), same (what is there, with the TAG), good or
 # before; SECRET RESTART FETCH_ONLY and the texts UNIT RUN_HELPER KEY_HELPER
 LEAST_DRIVER=535 LEAST_CAPABILITY=8.0 # NVIDIA's support matrix
-LEAST_FREE_GIB=45                     # an image unpacked, its download beside it, and a model
+LEAST_FREE_GIB=45                     # an image unpacked, its download beside it, and a model as it comes and as it is built
 
 alone nim
 settings=$NIM_ETC/nim.env drained=$NIM_STATE/gateway-drained
@@ -40,7 +40,18 @@ look_at_docker() {
     command -v docker >/dev/null ||
         die "$EXIT_USAGE" 'docker is not installed on this machine' 'Launch from the machine image that 040 picks, or one that has docker and the NVIDIA container toolkit.'
     systemctl start docker || die "$EXIT_UNAVAILABLE" 'docker does not start on this machine' 'Its log: riva-110-logs.sh --unit docker'
+    if gives_gpus; then return 0; fi
+    if command -v nvidia-ctk >/dev/null; then
+        say 'docker does not know the NVIDIA runtime yet; setting it up (nvidia-ctk), which restarts docker'
+        nvidia-ctk runtime configure --runtime=docker >&2 || true
+        systemctl restart docker || true
+    fi
+    gives_gpus || die "$EXIT_USAGE" 'docker has no NVIDIA runtime on this machine: no container gets its GPU' \
+        'Launch from the machine image that 040 picks, or one that has the NVIDIA container toolkit (nvidia-ctk).'
 }
+
+# gives_gpus: docker knows the runtime that nim-run asks for
+gives_gpus() { docker info --format '{{json .Runtimes}}' 2>/dev/null | grep -q '"nvidia"'; }
 
 # image_of FILE: the image that such settings name, or nothing
 image_of() { if [ -e "$1" ]; then sed -n 's/^IMAGE=//p' "$1"; fi; }

@@ -5,10 +5,7 @@
 canonical() {
     local address=${1%/*} bits=32 a b c d value
     if [[ $1 == *:* ]]; then
-        [[ $1 =~ ^[0-9a-fA-F:]{2,39}(/[0-9]{1,3})?$ ]] || return 1
-        bits=128
-        if [[ $1 == */* ]]; then bits=${1#*/}; fi
-        ((10#$bits <= 128)) && printf '%s/%s' "${address,,}" "$((10#$bits))"
+        canonical_6 "$1"
         return
     fi
     [[ $1 =~ ^([0-9]{1,3}\.){3}[0-9]{1,3}(/[0-9]{1,2})?$ ]] || return 1
@@ -18,6 +15,50 @@ canonical() {
     ((a <= 255 && b <= 255 && c <= 255 && d <= 255 && bits <= 32)) || return 1
     value=$((((a << 24) | (b << 16) | (c << 8) | d) & (0xffffffff << (32 - bits))))
     printf '%d.%d.%d.%d/%d' $((value >> 24 & 255)) $((value >> 16 & 255)) $((value >> 8 & 255)) $((value & 255)) "$bits"
+}
+
+# canonical_6 ADDRESS: the same of IPv6 (2001:DB8::1/64 is 2001:db8::/64)
+canonical_6() {
+    local address=${1%/*} bits=128 group i kept from=8 zeros=1 out=''
+    local -a parts=()
+    [[ $1 =~ ^[0-9a-fA-F:]{2,39}(/[0-9]{1,3})?$ ]] || return 1
+    if [[ $1 == */* ]]; then bits=$((10#${1#*/})); fi
+    ((bits <= 128)) || return 1
+    mapfile -t parts < <(groups_6 "$address")
+    ((${#parts[@]} == 8)) || return 1
+    for i in "${!parts[@]}"; do
+        [[ ${parts[i]} =~ ^[0-9a-fA-F]{1,4}$ ]] || return 1
+        kept=$((bits - 16 * i))
+        kept=$((kept < 0 ? 0 : kept > 16 ? 16 : kept))
+        parts[i]=$((16#${parts[i]} & 0xffff << (16 - kept) & 0xffff))
+    done
+    # The longest row of two zeros or more, the first of equals, is written as ::.
+    for ((i = 0; i < 8; i++)); do
+        for ((group = i; group < 8 && parts[group] == 0; group++)); do :; done
+        if ((group - i > zeros)); then from=$i zeros=$((group - i)); fi
+    done
+    for ((i = 0; i < 8; i++)); do
+        if ((i == from)); then
+            out+=:: i=$((i + zeros - 1))
+        else
+            if [[ $out == *[!:] ]]; then out+=:; fi
+            out+=$(printf '%x' "${parts[i]}")
+        fi
+    done
+    printf '%s/%d' "$out" "$bits"
+}
+
+# groups_6 ADDRESS: its groups, a line each, with the zeros that :: stands for, which are one at least
+groups_6() {
+    local left=$1 right colons
+    if [[ $1 == *::* ]]; then
+        left=${1%%::*} right=${1#*::}
+        colons=$(tr -cd : <<<"${left:+$left:}${right:+$right:}") # one for each group that is written
+        if ((${#colons} > 7)); then return 0; fi
+        while ((${#colons} < 8)); do left+=${left:+:}0 colons+=:; done
+        left+=${right:+:$right}
+    fi
+    tr ':' '\n' <<<"$left"
 }
 
 # anybody NETWORK: whether it is so wide that it lets strangers in

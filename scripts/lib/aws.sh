@@ -60,12 +60,14 @@ ec2_tags() {
         "$1" "${2:-${opt[deployment]}}" "${opt[deployment]}"
 }
 
-# mine: the filter that finds this deployment's things in EC2
+# mine, MADE_HERE: the two filters that find this deployment's things in EC2. One alone would find what people have given
+# the deployment's tag, too, to see what it all costs together.
 mine() { printf 'Name=tag:riva:deployment,Values=%s' "${opt[deployment]}"; }
+MADE_HERE=Name=tag:riva:by,Values=riva-gateway
 
 # instance [STATES]: the id of this deployment's instance, or nothing
 instance() {
-    ask ec2 describe-instances --filters "$(mine)" \
+    ask ec2 describe-instances --filters "$(mine)" "$MADE_HERE" \
         "Name=instance-state-name,Values=${1:-pending,running,stopping,stopped}" \
         --query 'sort_by(Reservations[].Instances[], &LaunchTime)[-1].InstanceId'
 }

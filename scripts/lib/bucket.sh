@@ -36,9 +36,30 @@ create_bucket() {
     local -a where=()
     # us-east-1 is S3's home, and the only region that must not be named.
     if [ "$region" != us-east-1 ]; then where=(--create-bucket-configuration "LocationConstraint=$region"); fi
-    told_or BucketAlreadyOwnedByYou s3api create-bucket --bucket "$1" "${where[@]}"
+    told_bucket BucketAlreadyOwnedByYou s3api create-bucket --bucket "$1" "${where[@]}"
     if ! dry; then aws s3api wait bucket-exists --bucket "$1"; fi
     made "bucket $1"
+}
+
+# told_bucket CODES ARGUMENTS…: like told_or, and waits while S3 is still at work on a bucket of that name. After a
+# removal that takes seconds as a rule, and an hour at worst.
+BUCKET_LIMIT_S=${DEPLOY_BUCKET_LIMIT_S:-180}
+told_bucket() {
+    local err status told=no began=$SECONDS
+    while :; do
+        status=0
+        err=$(told_or "$@" 2>&1) || status=$?
+        if ((status == 0)) || [ "$(error_code "$err")" != OperationAborted ]; then break; fi
+        if ((SECONDS - began >= BUCKET_LIMIT_S)); then
+            fail "$EXIT_UNAVAILABLE" 'S3 is still at work on a bucket of that name' \
+                'It was removed a moment ago, as a rule; its name may stay in use for an hour.' \
+                'Run this again then, or name the deployment differently: --deployment'
+        fi
+        if [ "$told" = no ]; then say "S3 is still at work on that bucket; waiting up to $(minutes "$BUCKET_LIMIT_S")" && told=yes; fi
+        sleep "${DEPLOY_POLL_S:-10}"
+    done
+    if [ -n "$err" ]; then printf '%s\n' "$err" >&2; fi
+    return "$status"
 }
 
 # bucket_setting BUCKET NAME NONE_YET FILTER WANTED FLAG: get-NAME says WANTED, after FILTER; else put-NAME --FLAG WANTED
@@ -46,6 +67,6 @@ bucket_setting() {
     local there
     there=$(look "$3|NoSuchBucket" s3api "get-$2" --bucket "$1")
     if [ -n "$there" ] && same "$(jq -c "$4" <<<"$there")" "$5"; then return 0; fi
-    told_or '' s3api "put-$2" --bucket "$1" "--$6" "$5"
+    told_bucket '' s3api "put-$2" --bucket "$1" "--$6" "$5"
     made "its $2"
 }

@@ -13,6 +13,13 @@ fi
 set -euo pipefail
 shopt -s inherit_errexit # what fails inside of $(…) ends it, too
 
+# Half of the world writes 1,5, and awk does so, too, where the locale says so. AWS, jq and the tables write 1.5.
+if [ -n "${LC_ALL:-}" ]; then
+    export LANG=$LC_ALL
+    unset LC_ALL
+fi
+export LC_NUMERIC=C
+
 LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$LIB/say.sh"
 . "$LIB/flags.sh"
@@ -39,6 +46,13 @@ needs() {
         command -v "$name" >/dev/null ||
             fail "$EXIT_USAGE" "'$name' is not installed" "Install it and run this again (Debian, Ubuntu: apt-get install $name)."
     done
+}
+
+# needs_gnu_tar: the script ends in words where the archive of the gateway cannot be made
+needs_gnu_tar() {
+    needs tar gzip
+    [[ $(tar --version 2>/dev/null) == *GNU* ]] ||
+        fail "$EXIT_USAGE" "'tar' is not GNU tar" "macOS: brew install gnu-tar, then PATH=\$(brew --prefix)/opt/gnu-tar/libexec/gnubin:\$PATH"
 }
 
 # needs_buildx: the script ends in words where docker cannot build

@@ -131,5 +131,10 @@ _unknown() {
     fail "$EXIT_USAGE" "'$1' is not known" "It knows: $(printf -- '--%s ' "${_order[@]}")" "More: ${0##*/} --help"
 }
 
+# checking: riva-000-up.sh wants to know, before it makes anything, whether the flags of each of its steps make sense
+# checked: they do, as far as that can be said without asking AWS; the script ends here where that was the question
+checking() { [ -n "${DEPLOY_CHECK_ONLY:-}" ]; }
+checked() { if checking; then exit 0; fi; }
+
 # dry: whether nothing may be changed
 dry() { [ "${opt[dry_run]}" = yes ]; }

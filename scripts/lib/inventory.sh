@@ -2,9 +2,6 @@
 # What there is of a deployment, asked from AWS: by tag where things have tags, by name where they do not. The same list
 # says what will be destroyed, and proves afterwards that it is. Sourced after role.sh and machine.sh.
 
-# Besides the deployment's tag, which people put on things of their own, too, to see what they cost together.
-MADE_HERE=Name=tag:riva:by,Values=riva-gateway
-
 # inventory: "KIND ID DETAIL", a line each, tabs between. Kinds: schedule, instance, elastic-ip, volume, interface, group,
 # profile, role, secret, parameter, bucket; other: what carries the tag and is another script's.
 inventory() {

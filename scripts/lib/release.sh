@@ -12,8 +12,7 @@ build_release() {
     for part in "${RELEASE_PARTS[@]}"; do
         [ -e "$root/$part" ] || fail "$EXIT_USAGE" "$part is missing in $root" "Run this from a whole checkout or archive of riva-gateway."
     done
-    [[ $(tar --version 2>/dev/null) == *GNU* ]] ||
-        fail "$EXIT_USAGE" "'tar' is not GNU tar" "macOS: brew install gnu-tar, then PATH=\$(brew --prefix)/opt/gnu-tar/libexec/gnubin:\$PATH"
+    needs_gnu_tar
     archive=$SCRATCH/release.tar.gz
     tar -C "$root" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --format=gnu \
         --exclude=__pycache__ --exclude='*.egg-info' --exclude='*.pyc' --exclude='.*' -cf - "${RELEASE_PARTS[@]}" | gzip -n >"$archive"

@@ -63,13 +63,14 @@ send() {
                 fail "$EXIT_UNAVAILABLE" "far/$name is at work on $id, but AWS no longer says how it goes" "$(tail -n 1 "$SCRATCH/invocation")" \
                     "It goes on there by itself. Run this again when that is put right."
         fi
-        case $(jq -r '.Status // "Pending"' <<<"$answer") in
+        # "Failed" is also what never reached the machine; it has no exit status of its own then.
+        case $(jq -r 'if .Status == "Failed" and (.ResponseCode // -1) < 0 then "NotRun" else .Status // "Pending" end' <<<"$answer") in
         Success | Failed) break ;;
-        TimedOut | Undeliverable | Terminated | Cancelled | DeliveryTimedOut | ExecutionTimedOut)
+        TimedOut | Cancelled | NotRun)
             jq -r '.StandardErrorContent // empty' <<<"$answer" | printable >&2
-            fail "$EXIT_UNAVAILABLE" "far/$name was ended on $id: $(jq -r '.StatusDetails // .Status' <<<"$answer")" \
+            fail "$EXIT_UNAVAILABLE" "far/$name did not run to its end on $id: $(jq -r '.StatusDetails // .Status' <<<"$answer")" \
                 "It had $(minutes "$limit_s"). What it did is kept; run this again." \
-                "Its output: aws ssm get-command-invocation --command-id $command --instance-id $id"
+                "How the machine is: riva-100-status.sh. Its output: aws ssm get-command-invocation --command-id $command --instance-id $id"
             ;;
         esac
         if ((SECONDS - began > limit_s + DELIVERY_LIMIT_S + 30)); then
@@ -85,7 +86,7 @@ send() {
     # AWS's agent adds a line of its own below what a script said before it failed.
     jq -j '.StandardErrorContent // "" | sub("failed to run commands: exit status [0-9]+\\s*$"; "")' <<<"$answer" | printable >&2
     jq -j '.StandardOutputContent // empty' <<<"$answer" | printable
-    return "$(jq -r '.ResponseCode // 1 | if . < 0 then 1 else . end' <<<"$answer")"
+    return "$(jq -r '.ResponseCode // 1' <<<"$answer")"
 }
 
 # printable: without what would steer a terminal: the text comes from another machine

@@ -17,6 +17,12 @@ no_scaling() {
     made 'no more scaling'
 }
 
+# tracked: what the number follows, as JSON, or null
+tracked() {
+    aws application-autoscaling describe-scaling-policies --service-namespace sagemaker --resource-id "$scaled" --output json |
+        jq -c '[.ScalingPolicies[].TargetTrackingScalingPolicyConfiguration // empty][0]'
+}
+
 # machine_of CONFIG: its machine type
 machine_of() {
     ask sagemaker describe-endpoint-config --endpoint-config-name "$1" --query 'ProductionVariants[0].InstanceType'
@@ -28,9 +34,7 @@ rest_scaling() {
     if dry; then return 0; fi
     bounds=$(scalable)
     if [ -z "$bounds" ] || [ "$(machine_of "$1")" = "$(machine_of "$2")" ]; then return 0; fi
-    aws application-autoscaling describe-scaling-policies --service-namespace sagemaker --resource-id "$scaled" --output json |
-        jq -c --argjson bounds "$bounds" '{least: $bounds.MinCapacity, most: $bounds.MaxCapacity,
-            tracking: ([.ScalingPolicies[].TargetTrackingScalingPolicyConfiguration // empty][0])}' >"$SCRATCH/scaling"
+    tracked | jq -c --argjson bounds "$bounds" '{least: $bounds.MinCapacity, most: $bounds.MaxCapacity, tracking: .}' >"$SCRATCH/scaling"
     told_or ObjectNotFoundException application-autoscaling deregister-scalable-target "${SCALABLE[@]}" --resource-id "$scaled"
     made 'scaling rests meanwhile: the machine type changes'
 }
@@ -53,29 +57,47 @@ put_tracking() {
         --policy-type TargetTrackingScaling --target-tracking-scaling-policy-configuration "$1"
 }
 
-# is_scaled_out CONFIG: there are more instances than a new beginning with that configuration would have
-is_scaled_out() {
-    local now least
-    if dry || [ -z "$(scalable)" ]; then return 1; fi
-    now=$(the_endpoint | jq -r '.ProductionVariants[0].DesiredInstanceCount // 0')
-    least=$(ask sagemaker describe-endpoint-config --endpoint-config-name "$1" --query 'ProductionVariants[0].InitialInstanceCount')
-    ((now > least))
+# load_now: how many instances the load has brought; 0 where nothing scales. Asked before rest_scaling.
+load_now() {
+    if dry || [ -z "$(scalable)" ]; then
+        echo 0
+    else
+        the_endpoint | jq -r '.ProductionVariants[0].DesiredInstanceCount // 0'
+    fi
 }
 
-# scale: what --max-instances and --auto-stop ask for; unsaid, what there is stays
+# more_than_first CONFIG N: they are more than a new beginning with that configuration would have
+more_than_first() {
+    ((10#$2 > 0)) || return 1
+    (($2 > $(ask sagemaker describe-endpoint-config --endpoint-config-name "$1" --query 'ProductionVariants[0].InitialInstanceCount')))
+}
+
+# bounds INSTANCES: sets $least and $most to what --instances (INSTANCES: what was said of it), --max-instances and
+# --auto-stop ask for; what they do not say stays, and where they say nothing $most is empty
+bounds() {
+    local there
+    least='' most=''
+    if [ -z "$1${opt[max_instances]}${opt[target]}" ] && [ "${opt[auto_stop]}" = no ]; then return 0; fi
+    there=$(scalable)
+    if [ -z "$there${opt[max_instances]}" ] && [ "${opt[auto_stop]}" = no ]; then return 0; fi
+    most=${opt[max_instances]:-$(jq -r .MaxCapacity <<<"$there")}
+    most=$((10#${most:-${opt[instances]}}))
+    least=$(jq -r .MinCapacity <<<"$there")
+    if [ "${opt[auto_stop]}" = yes ]; then least=0; elif [ -n "$1" ] || [ -z "$least" ]; then least=$((10#${opt[instances]})); fi
+    ((least <= most)) || fail "$EXIT_USAGE" "at least $least instances and at most $most cannot be" "Say --max-instances as well."
+}
+
+# scale: to $least and $most; unsaid, what there is stays
 scale() {
-    local least=$((10#${opt[instances]})) most=$((10#${opt[max_instances]:-0})) there
-    if [ "${opt[auto_stop]}" = yes ]; then
-        least=0
-        if ((most == 0)); then most=$((10#${opt[instances]})); fi
-    fi
-    if ((most == 0)); then return 0; fi
+    local there
+    if [ -z "$most" ]; then return 0; fi
     step 'Scaling'
     if ((least == most)); then
         no_scaling
         return
     fi
-    there=$(if dry; then true; else scalable; fi)
+    there=$(scalable)
+    if [ -n "$there" ] && [ -z "${opt[target]}" ]; then opt[target]=$(tracked | jq -r '.TargetValue // empty'); fi
     if jq -e --argjson least "$least" --argjson most "$most" '.MinCapacity == $least and .MaxCapacity == $most' >/dev/null <<<"${there:-{\}}"; then
         kept "$least to $most instances"
     else
@@ -84,7 +106,11 @@ scale() {
         made "$least to $most instances"
     fi
     put_tracking "$(tracking)"
-    if ((least == 0)); then wake_up; fi
+    if ((least == 0)); then
+        wake_up
+    elif [ "$(jq -r .MinCapacity <<<"$there")" = 0 ]; then
+        told_or ResourceNotFound cloudwatch delete-alarms --alarm-names "$endpoint-wake"
+    fi
 }
 
 # tracking: by calls for an endpoint that answers, by what waits for one that reads from S3

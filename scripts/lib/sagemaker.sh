@@ -6,8 +6,10 @@
 . "$LIB/tables.sh"
 
 SM_AMI=al2023-ami-sagemaker-inference-gpu-4-1
-CALL_LIMIT_S=70    # SageMaker answers within 60 s; `aws` would give up in that same second, and call again
-ASYNC_LIMIT_S=3600 # SageMaker's most; unsaid, it gives up a recording after 15 minutes
+CALL_LIMIT_S=70     # SageMaker answers within 60 s; `aws` would give up in that same second, and call again
+ASYNC_LIMIT_S=3600  # SageMaker's most; unsaid, it gives up a recording after 15 minutes
+ASYNC_WAIT_S=6000   # that hour, and 40 minutes until an endpoint without an instance has one that recognizes
+REMOVE_LIMIT_S=6300 # the longest start (an hour) with its machine and its image, and then the end itself
 CLIP=$LIB/../../tests/fixtures/greeting.wav
 
 # sm_names: sets what the things of this deployment are called
@@ -30,7 +32,9 @@ sm_names() {
 
 # check_endpoint / check_repository: one of that name that these scripts did not make is left alone
 check_endpoint() {
-    if [ -n "$(the_endpoint)" ] && [ "$(endpoint_tag riva:deployment)" != "${opt[deployment]}" ]; then
+    local there
+    there=$(the_endpoint)
+    if [ -n "$there" ] && [ "$(endpoint_tag riva:deployment)" != "${opt[deployment]}" ]; then
         fail "$EXIT_USAGE" "there is an endpoint $endpoint that these scripts did not make" "Name the deployment differently: --deployment"
     fi
 }
@@ -49,20 +53,66 @@ content() { sha256sum <<<"$1" | cut -c 1-12; }
 # the_endpoint: how it is, as JSON, or nothing
 the_endpoint() { look ValidationException sagemaker describe-endpoint --endpoint-name "$endpoint"; }
 
+# endpoint_status: Creating, InService …; none: there is no endpoint. It fails where AWS does not say
+endpoint_status() {
+    local there
+    there=$(the_endpoint) || return
+    jq -r .EndpointStatus <<<"${there:-{\"EndpointStatus\": \"none\"\}}"
+}
+
 # endpoint_settled: no change of it is under way; for wait_until
 endpoint_settled() {
     local status
-    status=$(the_endpoint | jq -r '.EndpointStatus // "none"')
+    waiting_for='AWS does not say how it is'
+    status=$(endpoint_status) || return
     waiting_for="it is $status"
-    case $status in Creating | Updating | SystemUpdating | RollingBack | Deleting) return 1 ;; esac
+    ! in_progress "$status"
+}
+in_progress() { case $1 in Creating | Updating | SystemUpdating | RollingBack | Deleting) ;; *) return 1 ;; esac }
+
+# remove_endpoint: it is gone afterwards, and its name is free. One that is being made or changed, SageMaker does not
+# delete: that is waited for.
+remove_endpoint() {
+    if dry; then
+        would aws sagemaker delete-endpoint --endpoint-name "$endpoint"
+        return 0
+    fi
+    wait_until "$REMOVE_LIMIT_S" "the end of $endpoint" endpoint_gone ||
+        fail "$EXIT_UNAVAILABLE" "the endpoint $endpoint is not gone yet, and costs until it is: $waiting_for" "Run this again."
 }
 
-# remove_endpoint: it is gone afterwards, and its name is free
-remove_endpoint() {
-    told_or ValidationException sagemaker delete-endpoint --endpoint-name "$endpoint"
-    wait_until 900 "the end of $endpoint" endpoint_gone || fail "$EXIT_UNAVAILABLE" "$endpoint is still being deleted" "Run this again."
+# endpoint_gone: for wait_until; asks for its end as soon as SageMaker does that
+endpoint_gone() {
+    local status err
+    status=$(endpoint_status) || fail "$EXIT_FAILED" "AWS does not say whether $endpoint is gone: see above" \
+        "It costs until it is. Log in again if that is it, and run this again."
+    if [ "$status" = none ]; then return 0; fi
+    waiting_for="it is $status"
+    if [ "$status" != Deleting ] && in_progress "$status"; then waiting_for+=', and can be deleted when that has ended'; fi
+    if in_progress "$status"; then return 1; fi
+    waiting_for='SageMaker takes it down'
+    if err=$(aws sagemaker delete-endpoint --endpoint-name "$endpoint" 2>&1); then return 1; fi
+    case $err in
+    *'Could not find endpoint'*) ;;
+    *'in-progress endpoint'*) waiting_for='a change of it has just begun' ;;
+    *) fail "$EXIT_FAILED" "the endpoint $endpoint cannot be deleted, and costs on" "$(tail -n 1 <<<"$err")" ;;
+    esac
+    return 1
 }
-endpoint_gone() { [ -z "$(the_endpoint)" ]; }
+
+# told_gone ARGUMENTS…: like told_or, for what SageMaker is to delete. Its one error code means that there is none, and
+# also that it will not: its words tell
+told_gone() {
+    local err status=0
+    if dry; then
+        would aws "$@"
+        return 0
+    fi
+    err=$(aws "$@" 2>&1 >/dev/null) || status=$?
+    if ((status == 0)) || [[ $err == *'Could not find'* ]]; then return 0; fi
+    printf '%s\n' "$err" >&2
+    return "$status"
+}
 
 # endpoint_tag KEY: the value of a tag of the endpoint's, or nothing
 endpoint_tag() {
@@ -98,6 +148,7 @@ nim_cell() {
 fits() {
     local gpu verdict
     [[ $1 == ml.* ]] || fail "$EXIT_USAGE" "--type '$1' is not one of SageMaker's" "They begin with ml.: ml.g6.2xlarge"
+    [[ $1 != ml.gr6.* ]] || fail "$EXIT_USAGE" "SageMaker has no $1: those are EC2's alone" "Take ml.g6.4xlarge or ml.g6.8xlarge."
     verdict=$(table "$INSTANCE_TYPES" "${1#ml.}" verdict)
     gpu=$(table "$INSTANCE_TYPES" "${1#ml.}" gpu)
     case $verdict in
@@ -157,7 +208,13 @@ call_async() {
     aws s3api put-object --bucket "$bucket" --expected-bucket-owner "$account" --key "$key" --content-type "$type" --body "$file" >/dev/null || return
     places=$(aws sagemaker-runtime invoke-endpoint-async --endpoint-name "$endpoint" --content-type "$type" \
         --invocation-timeout-seconds "$ASYNC_LIMIT_S" --input-location "s3://$bucket/$key" "$@" --output json) || return
-    wait_until "${DEPLOY_ASYNC_S:-600}" 'the result in S3' async_done "$places" "$out" || return
+    say "the result will be at $(jq -r .OutputLocation <<<"$places")"
+    say 'an endpoint without an instance wakes first: 20 to 40 minutes'
+    say "if it fails, why: $(jq -r '.FailureLocation // "the log alone says it"' <<<"$places")"
+    if ! wait_until "${opt[wait]:-$ASYNC_WAIT_S}" 'the result in S3' async_done "$places" "$out"; then
+        warn "there is no result yet; it may still come: aws s3 cp $(jq -r .OutputLocation <<<"$places") -"
+        return 1
+    fi
     if [ -e "$out.failed" ]; then
         warn "SageMaker could not do it: $(head -c 500 "$out.failed")"
         rm -f "$out.failed"
@@ -170,6 +227,7 @@ async_done() {
     place=$(jq -r .OutputLocation <<<"$1")
     if fetch "$place" "$2"; then return 0; fi
     place=$(jq -r '.FailureLocation // empty' <<<"$1")
+    waiting_for='none yet'
     [ -n "$place" ] && fetch "$place" "$2.failed"
 }
 

@@ -187,9 +187,9 @@ class Cloud:
         """The places among `everything` that hold it, as it is or in base64. It has 8 characters or more."""
         return list(self.ask("where_is", secret=secret))
 
-    def leftovers(self, deployment: str) -> list[str]:
-        """What of a deployment still exists, found by its tag and by its name."""
-        return leftovers(self, deployment)
+    def leftovers(self, deployment: str, region: str = REGION) -> list[str]:
+        """What of a deployment still exists in a region, found by its tag and by its name."""
+        return leftovers(self, deployment, region)
 
     def far(self, instance_id: str) -> Far:
         return Far(self, instance_id)

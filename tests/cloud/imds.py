@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from cloud.faults import FAULTS
+
 ADDRESS = ("169.254.169.254", 80)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -108,6 +110,8 @@ def metadata(instance: Any, path: str) -> str | None:
         "meta-data/instance-id": instance.id,
         "meta-data/ami-id": instance.image_id,
         "meta-data/instance-type": instance.instance_type,
+        "meta-data/instance-life-cycle": "spot" if FAULTS.get("spot") else instance.lifecycle or "on-demand",
+        "meta-data/spot/instance-action": _notice() if FAULTS.get("spot") == "taken" else None,
         "meta-data/local-ipv4": instance.private_ip,
         "meta-data/public-ipv4": instance.public_ip,
         "meta-data/local-hostname": instance.private_dns_name,
@@ -126,6 +130,11 @@ def metadata(instance: Any, path: str) -> str | None:
     return texts.get(path)
 
 
+def _notice() -> str:
+    """That AWS takes spot capacity back, and when."""
+    return json.dumps({"action": "terminate", "time": _time(minutes=2)})
+
+
 def role_of(instance: Any) -> Any:
     """The role of its instance profile, as moto keeps it, or None."""
     association = instance.ec2_backend.iam_instance_profile_associations.get(instance.id)
@@ -139,15 +148,20 @@ def key_of(instance: Any) -> str:
 
 
 def _credentials(instance: Any) -> dict[str, str]:
-    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=6)
     return {
         "Code": "Success",
         "Type": "AWS-HMAC",
         "AccessKeyId": key_of(instance),
         "SecretAccessKey": "of-the-role",
         "Token": "of-the-role",
-        "Expiration": later.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "Expiration": _time(minutes=360),
     }
+
+
+def _time(*, minutes: int) -> str:
+    """So many minutes from now, as AWS writes it."""
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=minutes)
+    return later.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def user_data(instance: Any) -> str:

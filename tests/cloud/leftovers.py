@@ -31,16 +31,16 @@ BY_NAME = (
 )
 
 
-def leftovers(cloud: Cloud, deployment: str) -> list[str]:
+def leftovers(cloud: Cloud, deployment: str, region: str) -> list[str]:
     """Lines "service thing"; a name of the deployment is riva-NAME, with more after a - or a /."""
     tag = {"Name": "tag:riva:deployment", "Values": [deployment]}
-    found = set(_ec2(cloud.client("ec2"), tag, _of(deployment)))
+    found = set(_ec2(cloud.client("ec2", region), tag, _of(deployment)))
     for service, operation, items, name in BY_NAME:
-        answer = getattr(cloud.client(service), operation)(
+        answer = getattr(cloud.client(service, region), operation)(
             **({"Scope": "Local"} if operation == "list_policies" else {})
         )
         found |= {f"{service} {item[name]}" for item in answer[items] if _of(deployment)(item[name])}
-    tagged = cloud.client("resourcegroupstaggingapi").get_resources(
+    tagged = cloud.client("resourcegroupstaggingapi", region).get_resources(
         TagFilters=[{"Key": "riva:deployment", "Values": [deployment]}]
     )
     found |= {f"tagged {resource['ResourceARN']}" for resource in tagged["ResourceTagMappingList"]}

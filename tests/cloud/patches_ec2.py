@@ -78,7 +78,8 @@ def _one_instance_per_client_token() -> None:
 
 def _refuse_by_fault(backend: Any, options: dict[str, Any]) -> None:
     if options.get("iam_instance_profile_name") and FAULTS.counts("profile_late"):
-        raise _unknown(options["iam_instance_profile_name"])
+        profile = options["iam_instance_profile_name"]
+        raise _unknown(profile) if FAULTS.get("profile_late") else _without_role(profile)
     zone = options.get("placement")
     for nic in [*options.get("nics", []), {"SubnetId": options.get("subnet_id")}]:
         if nic.get("SubnetId"):
@@ -106,6 +107,11 @@ def _unknown_profiles_in_amazons_words() -> None:
 
 def _unknown(profile: str) -> EC2ClientError:
     text = f"Value ({profile}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name"
+    return EC2ClientError("InvalidParameterValue", text)
+
+
+def _without_role(profile: str) -> EC2ClientError:
+    text = f'IAM Instance Profile "arn:aws:iam::123456789012:instance-profile/{profile}" has no associated IAM Roles'
     return EC2ClientError("InvalidParameterValue", text)
 
 

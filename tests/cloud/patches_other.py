@@ -9,6 +9,7 @@ from typing import Any
 import moto.resourcegroupstaggingapi.models as tagging
 import moto.s3.models as s3
 import moto.servicequotas.models as quotas
+import moto.servicequotas.responses as quota_answers
 from moto.iam.access_control import IAMPolicy, PermissionResult
 
 from cloud.faults import FAULTS
@@ -17,6 +18,9 @@ from cloud.patches_ec2 import all_instances
 QUOTAS = {
     "L-DB2E81BA": "Running On-Demand G and VT instances",
     "L-3819A6DF": "All G and VT Spot Instance Requests",
+    "L-417A185B": "Running On-Demand P instances",
+    "L-7212CCBC": "All P4, P3 and P2 Spot Instance Requests",
+    "L-C4BD4855": "All P5 Spot Instance Requests",
 }
 DEFAULT_QUOTA = 64.0  # vCPUs
 
@@ -41,13 +45,21 @@ def _gone_is_gone() -> None:
 
 
 def _quotas_of_ec2() -> None:
-    """moto knows the quotas of VPC alone. FAULTS' `quota` sets the value; None: no answer."""
+    """moto knows the quotas of VPC alone. FAULTS' `quota` sets the value; see there for what is none."""
     original = quotas.ServiceQuotasBackend.get_service_quota
 
     def get_service_quota(self: Any, service_code: str, quota_code: str) -> dict[str, Any]:
         value = FAULTS.get("quota", DEFAULT_QUOTA)
-        if service_code != "ec2" or quota_code not in QUOTAS or value is None:
+        if service_code != "ec2" or quota_code not in QUOTAS or value in {None, "default"}:
             return original(self, service_code, quota_code)
+        return quota(quota_code, value)
+
+    def get_aws_default_service_quota(self: Any) -> str:
+        if FAULTS.get("quota", DEFAULT_QUOTA) is None:
+            raise quotas.NoSuchResource
+        return json.dumps({"Quota": quota(json.loads(self.body)["QuotaCode"], 0.0)})
+
+    def quota(quota_code: str, value: float) -> dict[str, Any]:
         return {
             "ServiceCode": "ec2",
             "QuotaCode": quota_code,
@@ -58,6 +70,7 @@ def _quotas_of_ec2() -> None:
         }
 
     quotas.ServiceQuotasBackend.get_service_quota = get_service_quota
+    quota_answers.ServiceQuotasResponse.get_aws_default_service_quota = get_aws_default_service_quota
 
 
 def _policies_of_buckets() -> None:

@@ -16,12 +16,15 @@ import moto.sagemakerruntime.models as runtime_models
 import moto.sagemakerruntime.responses as runtime
 from moto.applicationautoscaling.models import applicationautoscaling_backends
 from moto.core.responses import ActionResult
+from moto.iam.models import IAMBackend
+from moto.logs.models import logs_backends
 from moto.s3.models import s3_backends
 from moto.sagemaker.exceptions import ValidationError
 
 from cloud.faults import FAULTS
 
 NEW_TYPES = re.compile(r"ml\.(g5|g6|g6e|gr6|p4d|p5)\.\d*xlarge")
+IN_PROGRESS = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 HEARD = json.dumps(
     {"predictions": [{"results": [{"alternatives": [{"transcript": "hello"}], "is_final": True}], "transport": "grpc"}]}
 )
@@ -33,6 +36,7 @@ def patch_sagemaker() -> None:
     _names()
     _environments()
     _changes()
+    _logs()
     _tags()
     _answers()
 
@@ -109,8 +113,9 @@ def _changes() -> None:
         endpoint = backend.endpoints.get(name)
         if endpoint is None or wanted not in backend.endpoint_configs:
             raise ValidationError(message=f"Could not find endpoint {name!r} or its configuration {wanted!r}.")
+        _refuse_in_progress(endpoint)
         if endpoint.endpoint_status != "InService":
-            raise ValidationError(message=f"Cannot update in-progress endpoint {name!r}.")
+            raise ValidationError(message=f'Cannot update endpoint "{endpoint.arn}": it is {endpoint.endpoint_status}.')
         types = {_type(backend, one) for one in (endpoint.endpoint_config_name, wanted)}
         if len(types) > 1 and _scales(backend, name):
             raise ValidationError(message="The variant primary must be deregistered as a scalable target.")
@@ -121,6 +126,7 @@ def _changes() -> None:
         endpoint = self.endpoints.get(endpoint_name)
         if endpoint is None:
             return delete(self, endpoint_name)
+        _refuse_in_progress(endpoint)
         endpoint.endpoint_status, endpoint.looks_left = "Deleting", 1
         return None
 
@@ -140,6 +146,12 @@ def _changes() -> None:
     backend.describe_endpoint = describe_endpoint
     backend.delete_endpoint = delete_endpoint
     responses.SageMakerResponse.update_endpoint = update_endpoint
+
+
+def _refuse_in_progress(endpoint: Any) -> None:
+    """In SageMaker's words, which are the same for a change and for the end of an endpoint."""
+    if endpoint.endpoint_status in IN_PROGRESS or FAULTS.counts("endpoint_busy"):
+        raise ValidationError(message=f'Cannot update in-progress endpoint "{endpoint.arn}".')
 
 
 def _type(backend: Any, config: str) -> str:
@@ -168,10 +180,26 @@ def _end(backend: Any, endpoint: Any) -> None:
     endpoint.failure_reason = said if why else None
     config = backend.endpoint_configs[endpoint.endpoint_config_name]
     endpoint.production_variants = endpoint._process_production_variants(config.production_variants)
+    role = backend._models[config.production_variants[0]["ModelName"]].execution_role_arn.rpartition("/")[2]
+    backend.writers = {**getattr(backend, "writers", {}), role: f"/aws/sagemaker/Endpoints/{endpoint.endpoint_name}"}
+    logs_backends[backend.account_id][backend.region_name].ensure_log_group(backend.writers[role])
+
+
+def _logs() -> None:
+    """A container's last lines may come late, and make its log anew, as long as its role is there."""
+    original = IAMBackend.delete_role
+
+    def delete_role(self: Any, role_name: str) -> None:
+        for region, backend in models.sagemaker_backends[self.account_id].items():
+            if group := getattr(backend, "writers", {}).get(role_name):
+                logs_backends[self.account_id][region].ensure_log_group(group)
+        original(self, role_name)
+
+    IAMBackend.delete_role = delete_role
 
 
 def _tags() -> None:
-    """A tag that is set again replaces the former one."""
+    """A tag that is set again replaces the former one; a configuration is found by its tags (moto's ARN is a tuple)."""
 
     def add_tags(self: Any, arn: str, tags: list[dict[str, str]]) -> list[dict[str, str]]:
         resource = self._get_resource_from_arn(arn)
@@ -181,6 +209,7 @@ def _tags() -> None:
         return found
 
     models.SageMakerModelBackend.add_tags = add_tags
+    models.FakeEndpointConfig.arn = property(lambda self: self.endpoint_config_arn, lambda self, _: None)
 
 
 def _answers() -> None:
@@ -199,7 +228,8 @@ def _answers() -> None:
         files.get_object(bucket, key)
         out, failed = f"sagemaker/out/{key[-6:]}.out", f"sagemaker/failed/{key[-6:]}-error.out"
         deaf = FAULTS.get("endpoint_deaf")
-        files.put_object(bucket, failed if deaf else out, value=(DEAF if deaf else HEARD).encode())
+        if not FAULTS.get("endpoint_asleep"):
+            files.put_object(bucket, failed if deaf else out, value=(DEAF if deaf else HEARD).encode())
         return f"s3://{bucket}/{out}", f"s3://{bucket}/{failed}"
 
     runtime.SageMakerRuntimeResponse.use_raw_body = True  # sound is no UTF-8

@@ -19,6 +19,12 @@ from cloud.patches_ec2 import all_instances
 PUBLIC = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
 MOST_OUTPUT, MOST_ERRORS = 24_000, 8_000  # characters that Systems Manager keeps
 ANSWER_S = 5.0
+# Status and details of a command that did not run: Amazon's statuses are few, its details tell more.
+ENDINGS = {
+    "TimedOut": ("TimedOut", "ExecutionTimedOut"),
+    "Undeliverable": ("Failed", "Undeliverable"),
+    "Cancelled": ("Cancelled", "Cancelled"),
+}
 
 
 def patch_ssm(machines: Machines) -> None:
@@ -126,9 +132,9 @@ def _run(machines: Machines, command: Any, invocation: dict[str, Any]) -> None:
 
 def _ran(machines: Machines, command: Any, invocation: dict[str, Any]) -> None:
     if ended := _fault(command.comment or ""):
-        status = {"TimedOut": "ExecutionTimedOut", "Undeliverable": "Undeliverable"}.get(ended, ended)
-        invocation.update(Status=ended, StatusDetails=status, ResponseCode=-1)
-        command.status = ended
+        status, details = ENDINGS[ended]
+        invocation.update(Status=status, StatusDetails=details, ResponseCode=-1)
+        command.status = status
         return
     began = datetime.datetime.now(datetime.UTC)
     limit_s = float((command.parameters.get("executionTimeout") or ["3600"])[0])

@@ -1,5 +1,5 @@
-"""Calls that AWS answers before it looks at them: too many (`throttled`), or not allowed (`denied`, and what a far
-machine's role does not permit).
+"""Calls that AWS answers before it looks at them: too many (`throttled`), too early (`aborted`), or not allowed
+(`denied`, and what a far machine's role does not permit).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ SPEAK_XML = frozenset({"iam", "sts", "s3", "route53", "cloudwatch", "sns", "auto
 # The code of EC2, of others that speak XML, of those that speak JSON; the HTTP status.
 DENIED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException", 403)
 THROTTLED = ("RequestLimitExceeded", "Throttling", "ThrottlingException", 503)
+ABORTED = ("OperationAborted", "OperationAborted", "OperationAborted", 409)
+CONFLICT = "A conflicting conditional operation is currently in progress against this resource. Please try again."
 
 
 class Refusals:
@@ -35,6 +37,8 @@ class Refusals:
             return _refuse(call["service"], DENIED, text, start_response)
         if FAULTS.counts("throttled", name):
             return _refuse(call["service"], THROTTLED, "Rate exceeded", start_response)
+        if FAULTS.counts("aborted", name):
+            return _refuse(call["service"], ABORTED, CONFLICT, start_response)
         return self._app(environ, start_response)
 
 

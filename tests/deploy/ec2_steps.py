@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from cloud.client import Cloud
@@ -33,3 +34,12 @@ def machines(cloud: Cloud) -> list[dict[str, Any]]:
 def changed(cloud: Cloud, since: int = 0) -> list[str]:
     """What changed something after the first `since` changes, by name. A command to a machine is none by itself."""
     return [call.name for call in cloud.changes()[since:] if call.name != "ssm:SendCommand"]
+
+
+def stops_another(cloud: Cloud) -> None:
+    """The nightly stop is for a machine that is gone, as after one was terminated by hand."""
+    scheduler = cloud.client("scheduler")
+    there = scheduler.get_schedule(GroupName="riva-riva", Name="nightly-stop")
+    names = ("Name", "GroupName", "ScheduleExpression", "ScheduleExpressionTimezone", "FlexibleTimeWindow")
+    target = {**there["Target"], "Input": json.dumps({"InstanceIds": ["i-0123456789abcdef0"]})}
+    scheduler.update_schedule(**{name: there[name] for name in names}, Target=target)

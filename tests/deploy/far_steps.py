@@ -18,7 +18,13 @@ ONLINE_S = 30.0
 
 def machine(cloud: Cloud, kind: str = "g6.xlarge") -> Far:
     """A machine of the deployment `riva` that takes commands, with its role, its bucket and NVIDIA's key."""
-    iam, tags = cloud.client("iam"), [{"Key": "riva:deployment", "Value": "riva"}]
+    iam, tags = (
+        cloud.client("iam"),
+        [
+            {"Key": "riva:deployment", "Value": "riva"},
+            {"Key": "riva:by", "Value": "riva-gateway"},
+        ],
+    )
     iam.create_role(RoleName=NAME, AssumeRolePolicyDocument="{}")
     iam.create_instance_profile(InstanceProfileName=NAME)
     iam.add_role_to_instance_profile(InstanceProfileName=NAME, RoleName=NAME)

@@ -35,6 +35,7 @@ class Operator:
     def __init__(self, cloud: Cloud, folder: Path) -> None:
         self.cloud = cloud
         self.said = ""
+        self.folder = folder
         self._log = folder / "docker.log"
         self._bin = folder / "bin"
         self._bin.mkdir(parents=True)
@@ -47,15 +48,15 @@ class Operator:
         """What docker was asked."""
         return self._log.read_text().splitlines() if self._log.exists() else []
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What its docker needs of the environment."""
+        return {"PATH": f"{self._bin}:{self.cloud.variables()['PATH']}", "DOCKER_LOG": str(self._log)}
+
     def run(self, what: str, *words: str, **env: str) -> Ran:
         """`riva-NNN-sagemaker-WHAT.sh`, found by its last words."""
         (script,) = (Path(__file__).resolve().parents[2] / "scripts").glob(f"riva-3*-sagemaker-{what}.sh")
-        variables = {
-            "PATH": f"{self._bin}:{self.cloud.variables()['PATH']}",
-            "DOCKER_LOG": str(self._log),
-            "DEPLOY_NAME": NAME,
-            **env,
-        }
+        variables = {**self.variables, "DEPLOY_NAME": NAME, **env}
         ran = self.cloud.run(script.name, *words, env=variables, input=f"{KEY}\n" if what == "role" else "")
         self.said += ran.out + ran.err
         return ran

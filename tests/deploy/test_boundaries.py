@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from cloud.amis import AMI
 from cloud.client import REGION, TREE, Cloud
-from deploy.ec2_steps import KEY, launched, surroundings
+from deploy.ec2_steps import KEY, launched, machines, surroundings
 from deploy.sagemaker_steps import KEY as SAGEMAKER_KEY
 from deploy.sagemaker_steps import NAME, Operator
 
@@ -56,11 +57,22 @@ def test_a_log_that_is_fetched_shows_no_key() -> None:
     ours = "rgw_0123456789ab_" + "0" * 48
     ran = subprocess.run(["bash", "-c", known], input=f"a {KEY}, {ours}.\n", capture_output=True, text=True, check=True)
     assert ran.stdout == "a [secret], [secret].\n"
-    for script in ("common.sh", "journal.sh", "nim.sh"):
+    for script in ("common.sh", "nim.sh"):
         lines = (TREE / "scripts/far" / script).read_text().splitlines()
-        shown = [line for line in lines if "journalctl -u" in line or 'MOST_BYTES"' in line]
+        shown = [line for line in lines if "journalctl -u" in line]
         assert shown
         assert all("without_keys" in line for line in shown)
+
+
+@pytest.mark.parametrize(("entries", "after"), [(3, ""), (900, ""), (900, "c")])
+def test_a_piece_of_a_log_shows_no_key_however_long_it_is(entries: int, after: str) -> None:
+    log = f"seq {entries} | sed 's/.*/2026-11-21T10:00:00 unit: a {KEY}/; $ a -- cursor: c'"
+    text = f"DEPLOYMENT=riva UNIT=x LINES_WANTED=9 SINCE= AFTER={after}\njournalctl() {{ {log}; }}\n" + "".join(
+        (TREE / "scripts/far" / name).read_text() for name in ("common.sh", "journal.sh")
+    )
+    ran = subprocess.run(["bash", "-c", text], capture_output=True, text=True, timeout=20, check=True)
+    assert "a [secret]\n" in ran.stdout
+    assert KEY not in ran.stdout + ran.stderr
 
 
 def test_things_of_other_people_survive_a_destroy(cloud: Cloud) -> None:
@@ -80,6 +92,34 @@ def test_things_of_other_people_survive_a_destroy(cloud: Cloud) -> None:
     assert secrets.get_secret_value(SecretId=name)["SecretString"] == certificate
     assert ssm.get_parameter(Name="/riva/riva/theirs")["Parameter"]["Value"] == "x"
     assert ec2.describe_volumes(VolumeIds=[volume])["Volumes"]
+    cloud.reset()
+
+
+def test_things_of_other_people_with_the_tag_are_not_taken_up(cloud: Cloud) -> None:
+    """A group of theirs does not choose the network, and a machine of theirs is neither gone on with nor stopped."""
+    ec2 = cloud.client("ec2")
+    theirs = _tags("riva")[:1]
+    elsewhere = ec2.create_vpc(CidrBlock="10.99.0.0/16")["Vpc"]["VpcId"]
+    ec2.create_security_group(
+        GroupName="riva-riva-gateway",
+        Description="-",
+        VpcId=elsewhere,
+        TagSpecifications=[{"ResourceType": "security-group", "Tags": theirs}],
+    )
+    surroundings(cloud)
+    ours = launched(cloud)
+    specification = [{"ResourceType": "instance", "Tags": theirs}]
+    made = ec2.run_instances(
+        ImageId=AMI, InstanceType="g6.xlarge", MinCount=1, MaxCount=1, TagSpecifications=specification
+    )
+    machine = made["Instances"][0]["InstanceId"]
+    assert launched(cloud) == ours
+    stopped = cloud.run("riva-120-stop.sh", "--yes")
+    assert stopped.status == 0, stopped.err
+    states = {each["InstanceId"]: (each["State"]["Name"], each["VpcId"]) for each in machines(cloud)}
+    assert states[machine][0] == "running"
+    assert states[ours][0] == "stopped"
+    assert states[ours][1] != elsewhere
     cloud.reset()
 
 
@@ -111,7 +151,8 @@ def test_another_region_s_guards_stay(cloud: Cloud) -> None:
         role, tags = f"riva-riva-{part}", _tags("riva", **{"riva:region": REGION})
         iam.create_role(RoleName=role, AssumeRolePolicyDocument=EMPTY_POLICY, Tags=tags)
         ran = cloud.run(f"riva-{kind}.sh", "--region", "us-west-2", *(["--off"] if part == "scheduler" else ["--yes"]))
-        assert ran.status == 0, ran.err
+        told = part == "sagemaker"  # where it is instead
+        assert (ran.status, f"it is in {REGION}" in ran.err) == ((2, True) if told else (0, False)), ran.err
         assert iam.get_role(RoleName=role)["Role"]["RoleName"] == role
     cloud.reset()
 

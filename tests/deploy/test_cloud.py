@@ -93,6 +93,10 @@ def test_commands_that_never_run(cloud: Cloud, machine: Far) -> None:
     cloud.faults.set(send_command={"probe": "TimedOut"})
     assert _send(cloud, machine, "echo", comment="riva: probe.sh")["Status"] == "TimedOut"
     assert _send(cloud, machine, "echo", comment="riva: nim.sh")["Status"] == "Success"
+    cloud.faults.set(send_command="Undeliverable")
+    never = _send(cloud, machine, "echo")
+    assert (never["Status"], never["StatusDetails"], never["ResponseCode"]) == ("Failed", "Undeliverable", -1)
+    cloud.faults.clear()
     cloud.faults.set(agent_never=True)
     asked = {"InstanceIds": [machine.id], "DocumentName": "AWS-RunShellScript", "Parameters": {"commands": ["true"]}}
     assert _refused(cloud.client("ssm").send_command, **asked) == "InvalidInstanceId"
@@ -111,9 +115,10 @@ def test_launches_that_are_refused(cloud: Cloud, machine: Far) -> None:
         _launch(cloud, **a)
     first = _launch(cloud, **a, ClientToken="t")
     assert _launch(cloud, **b, ClientToken="t")["InstanceId"] == first["InstanceId"]
-    cloud.faults.set(profile_late=1)
-    with pytest.raises(ClientError, match="Invalid IAM Instance Profile"):
-        _launch(cloud, IamInstanceProfile={"Name": "r"})
+    cloud.faults.set(profile_late=2)
+    for said in ("Invalid IAM Instance Profile", "has no associated IAM Roles"):
+        with pytest.raises(ClientError, match=said):
+            _launch(cloud, IamInstanceProfile={"Name": "r"})
     with pytest.raises(ClientError, match="Invalid IAM Instance Profile"):
         _launch(cloud, IamInstanceProfile={"Name": "unknown"})
     with pytest.raises(ClientError, match="InvalidAMIID"):

@@ -64,6 +64,17 @@ def test_what_another_script_made_is_not_left_alone_in_the_dark(cloud: Cloud, ma
     assert (ran.status, made in ran.err, len(cloud.changes())) == (2, True, before), ran.err
 
 
+def test_in_another_region_it_says_where_it_is(cloud: Cloud, machine: str) -> None:
+    before = len(cloud.changes())
+    ran = cloud.run("riva-190-destroy.sh", "--yes", "--region", "eu-west-1")
+    assert (ran.status, f"in eu-west-1; it is in {REGION}" in ran.err, len(cloud.changes())) == (2, True, before), (
+        ran.err
+    )
+    ran = cloud.run("riva-190-destroy.sh", "--yes", "--deployment", "rivva")
+    assert (ran.status, "there is nothing of 'rivva' in us-east-2" in ran.err) == (0, True), ran.err
+    assert ran.err.splitlines()[-1].split() == ["other", "deployments", "there:", "riva"]
+
+
 def test_what_cannot_go_is_named_and_a_second_time_takes_it(cloud: Cloud, machine: str) -> None:
     cloud.faults.set(denied=["secretsmanager:DeleteSecret"])
     ran = cloud.run("riva-190-destroy.sh", "--yes", "--unprotect", env={"DEPLOY_PROOF_LIMIT_S": "1"})
@@ -78,5 +89,5 @@ def test_what_cannot_go_is_named_and_a_second_time_takes_it(cloud: Cloud, machin
 def test_nothing_is_left(cloud: Cloud, machine: str) -> None:
     before = len(cloud.changes())
     ran = cloud.run("riva-190-destroy.sh", "--yes")
-    assert (ran.status, "there is nothing of it" in ran.err, len(cloud.changes())) == (0, True, before)
+    assert (ran.status, "there is nothing of 'riva' in us-east-2" in ran.err, len(cloud.changes())) == (0, True, before)
     assert cloud.leftovers("riva") == []

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import ssl
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,37 @@ from server.certificates import make_certificate
 
 KEY_SECRET = "riva-riva/gateway-key"
 CERTIFICATE = "/riva/riva/gateway-certificate"
+# A live stream that goes on until the gateway ends it, and then tries for another. The key comes in through stdin.
+STREAM = """
+import asyncio, json, ssl, sys
+from pathlib import Path
+from websockets.asyncio.client import connect
+
+def open_stream():
+    trusted = ssl.create_default_context(cafile="/var/lib/riva-gateway/tls/localhost.crt")
+    return connect("wss://localhost:8443/v1/stream", ssl=trusted, proxy=None, additional_headers=headers)
+
+headers = {"Authorization": "Bearer " + sys.stdin.read()}
+
+async def main():
+    async with open_stream() as stream:
+        await stream.send('{"type": "start"}')
+        await stream.send((b"\\x00\\x20\\x00\\xe0" * 8000)[:32_000])
+        async for text in stream:
+            message = json.loads(text)
+            if message["type"] == "partial":
+                Path("/run/heard").touch()
+            elif message["type"] == "status" and message["state"] == "draining":
+                try:
+                    await open_stream()
+                except Exception as error:
+                    print("refused", type(error).__name__)
+            elif message["type"] == "final":
+                print("final", message["text"])
+    print("closed", stream.close_code)
+
+asyncio.run(asyncio.wait_for(main(), 40))
+"""
 OWN_KEY = re.compile(r"rgw_[0-9a-f]{12}_[0-9a-f]{48}")
 
 
@@ -195,6 +227,36 @@ def test_a_certificate_of_one_s_own(cloud: Cloud, far: Far) -> None:
     assert "TLS_CERT=" not in far.text("/etc/riva-gateway/gateway.env")
 
 
+def _becomes(far: Far, unit: str, state: str) -> None:
+    line = f"for i in {{1..200}}; do [ $(systemctl is-active {unit}) = {state} ] && break; sleep 0.1; done"
+    assert far.run(f"{line}; systemctl is-active {unit}").out == f"{state}\n"
+
+
+def test_spot_capacity_that_is_taken_back_lets_streams_have_their_last_words(cloud: Cloud, far: Far) -> None:
+    _becomes(far, "riva-spot", "inactive")  # this machine is not
+    cloud.faults.set(spot="kept")
+    assert far.run("systemctl start riva-spot").status == 0
+    _becomes(far, "riva-spot", "active")
+    python, key = "/opt/riva-gateway/current/.venv/bin/python", value(cloud, KEY_SECRET)
+    with ThreadPoolExecutor() as pool:
+        told = pool.submit(far.run, python, "-c", STREAM, input=key)
+        assert far.run("for i in {1..200}; do [ -e /run/heard ] && exit; sleep 0.1; done; exit 1").status == 0
+        cloud.faults.set(spot="taken")
+        refused, final, closed = told.result(60).out.splitlines()
+    assert (refused, closed) == ("refused ConnectionRefusedError", "closed 1001")
+    assert final.startswith("final Good morning"), final
+    _becomes(far, "riva-gateway", "inactive")
+    _becomes(far, "riva-spot", "inactive")
+    ended = far.run("systemctl show -p Result -p NRestarts --value riva-gateway riva-spot").out
+    assert sorted(ended.split()) == ["0", "0", "success", "success"]
+    assert "AWS takes this machine back" in far.run("journalctl -u riva-gateway -o cat").out
+    cloud.faults.set(spot="kept")
+    far.run("systemctl start riva-gateway")  # as at a start of the machine
+    assert heard(cloud, far) == WORDS
+    _becomes(far, "riva-spot", "active")
+    cloud.faults.clear()
+
+
 def test_three_releases_are_kept_those_in_use_among_them(cloud: Cloud, far: Far) -> None:
     far.run(
         "cd /opt/riva-gateway/releases && for i in 1 2 3 4; do mkdir -p old$i; touch -d 2020-01-0$i old$i; done;"
@@ -228,7 +290,9 @@ def test_cut_off_anywhere_and_run_again(cloud: Cloud, far: Far, after: int) -> N
         f"DEPLOYMENT=riva REGION=us-east-2 MODE=deploy RELEASE={tags(cloud, far)['riva:gateway-release']} WAIT_S=20\n"
         f"KEY_SECRET={KEY_SECRET} CERT_PARAMETER={CERTIFICATE} TLS_SECRET= NAMES=\n"
         "UNIT=$(</etc/systemd/system/riva-gateway.service)\n"
+        "SPOT_UNIT=$(</etc/systemd/system/riva-spot.service)\n"
         f"ADDRESS_HELPER=$(<{helpers}/address) PUBLISH_HELPER=$(<{helpers}/publish-certificate)\n"
+        f"SPOT_HELPER=$(<{helpers}/spot-watch)\n"
     )
     kill = f"trap 'if ((++commands == {after})); then kill -9 $BASHPID $$; fi' DEBUG\nset -T\n"
     cloud.client("secretsmanager").put_secret_value(SecretId=KEY_SECRET, SecretString="lost")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cloud.client import Cloud
-from deploy.ec2_steps import changed, launched, surroundings
+from deploy.ec2_steps import changed, launched, stops_another, surroundings
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +37,14 @@ def test_a_nightly_stop_and_another_time(cloud: Cloud, machine: str) -> None:
     assert changed(cloud, before) == []
     assert _guard(cloud, "--stop-at", "0 19 ? * MON-FRI *", "--timezone", "UTC")[0] == 0
     assert _schedule(cloud)["ScheduleExpression"] == "cron(0 19 ? * MON-FRI *)"
+
+
+def test_a_stop_of_another_machine_is_not_shown_as_a_guard(cloud: Cloud, machine: str) -> None:
+    stops_another(cloud)
+    facts = json.loads(cloud.run("riva-100-status.sh", "--json", "--quick").out)
+    assert (facts["nightly_stop"], facts["nightly_stop_of_another"]) == (None, "cron(0 19 ? * MON-FRI *) UTC")
+    table = cloud.run("riva-100-status.sh", "--quick")
+    assert ("MON-FRI" in table.out, "is for another machine than this one" in table.err) == (False, True)
 
 
 def test_the_schedule_may_stop_this_deployment_and_nothing_else(cloud: Cloud, machine: str) -> None:

@@ -53,6 +53,17 @@ def test_logs_and_what_comes_after(cloud: Cloud, machine: str) -> None:
     )
     nothing_new = cloud.run("bash", "-c", script, "scripts", machine)
     assert (nothing_new.status, re.fullmatch("cursor=.*\n", nothing_new.out) is not None) == (0, True), nothing_new.err
+    # More than one piece can carry comes in several, without gaps.
+    burst = "[Service]\nType=oneshot\nExecStart=/usr/bin/seq -f 'number %%.0f' 1 700\n"
+    written = far.run("cat >/etc/systemd/system/talker.service && systemctl daemon-reload", input=burst)
+    assert written.status == far.run("systemctl", "start", "talker").status == 0
+    script = script.rpartition("one=")[0] + (
+        'cursor=$2 more=yes; while [ -n "$more" ]; do said=$(piece "$cursor"); printf "%s\\n" "$said"; '
+        'cursor=$(sed -n s/^cursor=//p <<<"$said"); more=$(sed -n s/^more=//p <<<"$said"); done'
+    )
+    pieces = cloud.run("bash", "-c", script, "scripts", machine, nothing_new.out.strip().removeprefix("cursor="))
+    assert re.findall("number ([0-9]+)$", pieces.out, re.M) == [str(number) for number in range(1, 701)], pieces.err
+    assert pieces.out.count("cursor=") > 1
 
 
 @pytest.mark.parametrize("words", [("--unit", "a;id"), ("--lines", "0"), ("--since", "$(id)")])

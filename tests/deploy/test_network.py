@@ -46,6 +46,17 @@ def test_the_gateway_is_open_to_those_named_and_the_recognizer_to_the_gateway(ma
     assert _open(made, "nim") == {(9000, gateway), (50051, gateway)}
 
 
+def test_a_bucket_s_name_that_s3_is_still_at_work_on_is_waited_for_within_bounds(made: Cloud) -> None:
+    made.client("s3").delete_bucket(Bucket=BUCKET)
+    made.faults.set(aborted={"s3:CreateBucket": 99})
+    ran = made.run("riva-020-network.sh", "--yes", env={"DEPLOY_BUCKET_LIMIT_S": "1"})
+    assert (ran.status, "S3 is still at work on a bucket of that name" in ran.err) == (3, True), ran.err
+    made.faults.set(aborted={"s3:CreateBucket": 2, "s3:PutBucketTagging": 1})
+    surroundings(made)
+    made.faults.clear()
+    assert "Contents" not in made.client("s3").list_objects_v2(Bucket=BUCKET)
+
+
 def test_a_second_time_changes_nothing(made: Cloud) -> None:
     before = len(made.changes())
     surroundings(made)

@@ -5,6 +5,8 @@ cannot be.
 from __future__ import annotations
 
 import csv
+import re
+import time
 
 import pytest
 
@@ -15,6 +17,7 @@ from deploy.far_steps import containers, machine, tags
 NVCR = "nvcr.io/nim/nvidia/"
 RNNT = NVCR + "parakeet-1-1b-rnnt-multilingual:1.5.0"
 CTC = NVCR + "parakeet-1-1b-ctc-en-us:1.5.0"
+STARTED_S = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,8 @@ def test_the_table_of_profiles_is_whole_and_pinned() -> None:
 
 
 def test_the_recognizer_runs_as_a_service_for_this_machine_alone(cloud: Cloud, far: Far) -> None:
-    (command,) = containers(far)
+    asked, command = (words for words in far.argv if words[:2] == ["docker", "run"])
+    assert asked[-3:] == ["--entrypoint", "nim_list_model_profiles", RNNT]
     line = " ".join(command)
     assert command[-1] == RNNT
     assert "--publish 127.0.0.1:9000:9000 --publish 127.0.0.1:50051:50051" in line
@@ -94,6 +98,64 @@ def test_another_profile_is_fetched_before_the_former_stops(cloud: Cloud, far: F
     assert words.index(["docker", "pull", CTC]) < stops[-1] < words.index(["docker", "run", CTC])
     assert _deploy(cloud).out == f"{CTC}\tunchanged\n"  # without a profile it stays what it is
     assert tags(cloud, far)["riva:profile"] == "ctc"
+
+
+def _started(cloud: Cloud, far: Far, *words: str) -> list[str]:
+    """Deploys it, and returns the command lines of the containers that this took, down to the one that serves."""
+    before, until, lines = len(far.argv), time.monotonic() + STARTED_S, [""]
+    _deploy(cloud, *words)
+    while "--publish" not in lines[-1]:
+        assert time.monotonic() < until, lines
+        time.sleep(0.05)
+        lines = ["", *(" ".join(each) for each in far.argv[before:] if each[:2] == ["docker", "run"])]
+    return lines[1:]
+
+
+def test_a_model_that_nvidia_has_built_is_served_from_its_cache(cloud: Cloud, far: Far) -> None:
+    (served,) = _started(cloud, far, "--restart")  # what there is was asked at the first start
+    assert "NIM_EXPORT_PATH" not in served
+
+
+def test_a_model_that_is_built_here_is_built_once(cloud: Cloud, far: Far) -> None:
+    """NVIDIA's cache would not keep it: each start would take half an hour."""
+    cloud.faults.set(nim_rmir=True)
+    _, exporting, served = _started(cloud, far, "--profile", "canary")
+    assert "NIM_EXPORT_PATH=/opt/nim/export" in exporting
+    assert "--publish" not in exporting
+    place = re.search(r"/var/lib/riva/nim-cache/8.9/canary-1b-1.0.0/export-[0-9a-f]{12}(?=:/opt/nim/export)", served)
+    assert place
+    assert "--env NIM_DISABLE_MODEL_DOWNLOAD=true" in served
+    other = _started(cloud, far, "--selector", "mode=ofl,name=canary-1b", "--profile", "canary")
+    assert len(other) == 3
+    assert place[0] not in other[-1]
+    cloud.faults.clear()
+    assert _started(cloud, far, "--profile", "canary") == [served]
+
+
+def test_an_image_that_exports_nothing_serves_all_the_same(cloud: Cloud, far: Far) -> None:
+    cloud.faults.set(nim_rmir="empty")
+    _, exporting, served = _started(cloud, far, "--profile", "tdt", "--selector", "mode=ofl")
+    cloud.faults.clear()
+    assert "NIM_EXPORT_PATH" in exporting
+    assert "NIM_EXPORT_PATH" not in served
+    assert "it will be built anew at every start" in far.run("journalctl -u riva-nim -o cat --no-pager").out
+    assert _started(cloud, far, "--restart") == [served]
+
+
+def test_a_build_that_is_broken_off_begins_again(cloud: Cloud, far: Far) -> None:
+    cloud.faults.set(nim_rmir=True, nim_never_ready=True)
+    _deploy(cloud, "--profile", "nemotron")
+    until = time.monotonic() + STARTED_S
+    while "NIM_EXPORT_PATH=/opt/nim/export" not in containers(far)[-1]:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    far.run("systemctl stop riva-nim")
+    assert (
+        far.run("cd /var/lib/riva/nim-cache/8.9/nemotron-asr-streaming-1.3.1 && ls -d cached-* export-*[^w]").out == ""
+    )
+    cloud.faults.set(nim_never_ready=False)
+    assert len(_started(cloud, far)) == 3
+    cloud.faults.clear()
 
 
 def test_one_that_takes_no_streams_says_so(cloud: Cloud, far: Far) -> None:
@@ -170,12 +232,16 @@ def test_a_disk_without_room(cloud: Cloud, far: Far) -> None:
     assert "Nothing was stopped" in said
 
 
-def test_a_command_that_is_ended_from_outside(cloud: Cloud, far: Far) -> None:
-    cloud.faults.set(send_command="TimedOut")
-    said = _untouched(cloud, far, "--profile", "nemotron", status=3)
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [("TimedOut", "ExecutionTimedOut"), ("Undeliverable", "Undeliverable"), ("Cancelled", "Cancelled")],
+)
+def test_a_command_that_is_ended_from_outside(cloud: Cloud, far: Far, ending: str, said: str) -> None:
+    cloud.faults.set(send_command=ending)
+    told = _untouched(cloud, far, "--profile", "nemotron", status=3)
     cloud.faults.clear()
-    assert "ExecutionTimedOut" in said
-    assert "run this again" in said
+    assert f"did not run to its end on {far.id}: {said}" in told
+    assert "run this again" in told
 
 
 @pytest.mark.parametrize(
@@ -230,3 +296,16 @@ def test_cut_off_anywhere_and_run_again(cloud: Cloud, far: Far, after: int, prof
         "active\n/etc/riva:\nnim.env\nnim.env.good\n\n/usr/local/lib/riva:\nngc-key\nnim-run\n"
     )
     assert cloud.where_is(KEY) == []
+
+
+def test_docker_without_the_runtime_that_gives_containers_the_gpu(cloud: Cloud, far: Far) -> None:
+    far.run("mkdir -p /etc/docker && echo {} >/etc/docker/daemon.json && systemctl restart docker")
+    before = len(far.argv)
+    said = _deploy(cloud, "--profile", "nemotron", status=2).err
+    assert "docker has no NVIDIA runtime on this machine" in said
+    assert ["docker", "pull"] not in [words[:2] for words in far.argv[before:]]
+    toolkit = """#!/bin/sh
+[ "$*" = "runtime configure --runtime=docker" ] && echo '{"runtimes": {"nvidia": {}}}' >/etc/docker/daemon.json"""
+    far.run("cat >/usr/local/bin/nvidia-ctk; chmod +x /usr/local/bin/nvidia-ctk", input=toolkit)
+    assert "setting it up" in _deploy(cloud, "--profile", "nemotron").err
+    assert containers(far)[-1][-1].endswith("nemotron-asr-streaming:1.3.1")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cloud.amis import AMI
 from cloud.client import TREE, Cloud
 
 TYPES = TREE / "scripts" / "lib" / "instance-types.tsv"
@@ -29,7 +30,9 @@ def test_what_fits_is_waved_through_with_its_cost(cloud: Cloud) -> None:
 
 def test_everything_that_is_wrong_is_said_at_once(cloud: Cloud) -> None:
     cloud.faults.set(quota=0.0)
-    status, said = _preflight(cloud, "--type", "g4dn.xlarge", "--disk-gb", "20", "--ami", "ami-00000000000000000")
+    status, said = _preflight(
+        cloud, "--type", "g4dn.xlarge", "--disk-gb", "20", "--ami", "ami-00000000000000000", "--profile=typo"
+    )
     assert status == 2
     end = said[said.index("this cannot work yet") :]
     assert "compute capability 7.5; the recognizers want 8.0" in end
@@ -38,7 +41,25 @@ def test_everything_that_is_wrong_is_said_at_once(cloud: Cloud) -> None:
     assert "--quota-code L-DB2E81BA --desired-value 4" in end
     assert "ami-00000000000000000 is not to be had" in end
     assert "a disk of 20 GB is too small" in end
+    assert "there is no profile 'typo'" in end
+    assert "There are: rnnt, ctc" in end
     assert not cloud.changes()
+
+
+def test_what_runs_already_takes_its_part_of_the_quota(cloud: Cloud) -> None:
+    ec2 = cloud.client("ec2")
+    for kind, spot in (("g5.2xlarge", {}), ("p4d.24xlarge", {}), ("g6.xlarge", {"MarketType": "spot"})):
+        more = {"InstanceMarketOptions": spot} if spot else {}
+        ec2.run_instances(ImageId=AMI, InstanceType=kind, MinCount=1, MaxCount=1, **more)
+    cloud.faults.set(quota=8.0)
+    status, said = _preflight(cloud)
+    assert (status, "8 of them run already; g6.xlarge has 4" in said, "--desired-value 12" in said) == (2, True, True)
+    status, said = _preflight(cloud, "--spot")
+    assert (status, "8 vCPUs (spot), 4 of them run already" in said) == (0, True), said
+    cloud.faults.set(quota="default")
+    status, said = _preflight(cloud, "--type", "p5.4xlarge", "--spot")
+    assert (status, "may run 0 vCPUs" in said, "--quota-code L-C4BD4855" in said) == (2, True, True), said
+    cloud.reset()
 
 
 def test_a_gpu_that_does_not_fit_can_be_insisted_on(cloud: Cloud) -> None:
@@ -86,6 +107,15 @@ def test_a_program_that_is_missing(cloud: Cloud, tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(Path("/usr/bin") / name)
     status, said = _preflight(cloud, PATH=str(tmp_path))
     assert (status, "'aws' is not installed" in said) == (2, True), said
+
+
+def test_a_tar_that_cannot_make_the_release(cloud: Cloud) -> None:
+    tar = cloud.bin / "tar"
+    tar.write_text("#!/bin/sh\necho 'bsdtar 3.5.3 - libarchive 3.7.4'\n")
+    tar.chmod(0o755)
+    status, said = _preflight(cloud)
+    tar.unlink()
+    assert (status, "'tar' is not GNU tar" in said, "brew install gnu-tar" in said) == (2, True, True), said
 
 
 def test_the_table_says_what_aws_says(cloud: Cloud) -> None:

@@ -1,7 +1,7 @@
 """scripts/README.md, typed by somebody who has never seen it: from nothing to words, and to nothing again.
 
 Upgrades, stop and start, and another certificate have tests of their own; that their flags are right is looked at with
-all other documents' (tests/unit/test_repo.py).
+all other documents' (tests/unit/test_repo.py). SageMaker, and a machine without AWS: test_documents.py.
 """
 
 from __future__ import annotations
@@ -68,4 +68,4 @@ def test_from_nothing_to_words_and_to_nothing_again(cloud: Cloud, tmp_path: Path
     out = {line: operator.type(line).out for line in typed}
     assert [text for line, text in out.items() if "transcribe" in line] == [f"{WORDS}\n"]
     assert "nothing" in next(text for line, text in out.items() if "100-status.sh --quick" in line)
-    assert cloud.leftovers("riva") == []
+    assert cloud.leftovers("riva", REGION) == []

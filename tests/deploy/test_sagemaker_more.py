@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from cloud.client import Cloud
 from deploy.sagemaker_steps import ENDPOINT, KEY, NAME, Operator
@@ -34,17 +36,15 @@ def test_an_image_is_built_once_for_what_is_in_it(operator: Operator) -> None:
     # an image that is there already, and one of another registry
     assert operator.ok("image", "--image", address) == address
     assert operator.changes() == before
-    copy = operator.ok("image", "--yes", "--image", "public.ecr.aws/nvidia/nim:parakeet-1-1b-ctc-en-us-1.5.0")
+    copy = operator.ok("image", "--yes", "--image", "registry.example/gateway-with-a-nim:1")
     assert copy != address
-    assert (
-        "docker pull --platform linux/amd64 public.ecr.aws/nvidia/nim:parakeet-1-1b-ctc-en-us-1.5.0" in operator.docker
-    )
+    assert "docker pull --platform linux/amd64 registry.example/gateway-with-a-nim:1" in operator.docker
     assert len([line for line in operator.docker if line.startswith("docker build ")]) == 1
     assert operator.leaks() == []
 
 
 def test_recordings_from_s3_and_no_instance_while_nothing_waits(operator: Operator) -> None:
-    image = operator.ok("image", "--yes", "--image", "public.ecr.aws/nvidia/nim:x")
+    image = operator.ok("image", "--yes", "--image", "registry.example/gateway-with-a-nim:x")
     operator.ok("role", "--yes", "--async")
     operator.ok("deploy", "--yes", "--async", "--auto-stop", "--max-instances", "3", "--image", image)
     assert f"s3://riva-{NAME}-sm-" in operator.config()["AsyncInferenceConfig"]["OutputConfig"]["S3OutputPath"]
@@ -65,7 +65,16 @@ def test_recordings_from_s3_and_no_instance_while_nothing_waits(operator: Operat
     said = operator.run("invoke", "async")
     assert json.loads(said.out)["predictions"]
     assert "--invocation-timeout-seconds 3600" in said.err  # SageMaker's own is 15 minutes
-    assert "s3://" in said.err
+    assert f"the result will be at s3://riva-{NAME}-sm-" in said.err
+    operator.cloud.faults.set(endpoint_asleep=True)
+    late = operator.run("invoke", "async", "--wait", "1")
+    operator.cloud.faults.clear()
+    assert (late.status, late.out) == (3, ""), late.err
+    (place,) = re.findall(r"the result will be at (s3://\S+/sagemaker/out/\S+)", late.err)
+    assert "if it fails, why: s3://" in late.err
+    assert "wakes first: 20 to 40 minutes" in late.err
+    assert f"it may still come: aws s3 cp {place} -" in late.err
+    assert "(6000)" in operator.ok("invoke", "--help")  # the longest recording, after the longest start
 
     # another machine type, which SageMaker refuses to a variant that scales: it scales as before afterwards
     operator.ok("deploy", "--yes", "--async", "--image", image, "--type", "ml.g5.2xlarge")
@@ -79,6 +88,39 @@ def test_recordings_from_s3_and_no_instance_while_nothing_waits(operator: Operat
     (alarm,) = operator.cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]
     assert alarm["AlarmActions"] == [one["PolicyARN"] for one in again if one["PolicyName"].endswith("-wake")]
     assert "asynchronous" in operator.ok("status", "--log", "0")
+
+    # taken away in the middle of a change: SageMaker wants it to end before that; what the next start needs may stay
+    before = operator.changes()
+    listed = operator.run("destroy", "--dry-run").err
+    for kind in ("endpoint", "scaling", "alarm", "config", "model", "log", "bucket", "repository", "role", "secret"):
+        assert f"\n{kind:<10} " in listed
+    assert "with all recordings and results in it" in listed
+    # no answer is not "there is none"; and under another name, or in another region, there is nothing: that is told
+    operator.cloud.faults.set(denied=["sagemaker:DescribeEndpoint"])
+    ran = operator.run("destroy", "--yes")
+    operator.cloud.faults.clear()
+    assert (ran.status, "nothing" in ran.err) == (1, False), ran.err
+    ran = operator.run("destroy", "--yes", DEPLOY_NAME="peech")
+    assert (ran.status, f"other deployments there: {NAME}\n" in ran.err) == (0, True), ran.err
+    ran = operator.run("destroy", "--yes", "--region", "us-west-2")
+    assert (ran.status, "it is in us-east-2" in ran.err) == (2, True), ran.err
+    assert operator.changes() == before
+    operator.cloud.faults.set(endpoint_slow=6, endpoint_busy=1)
+    sagemaker = operator.cloud.client("sagemaker")
+    config = operator.endpoint()["EndpointConfigName"]
+    with pytest.raises(ClientError, match=f'Cannot update in-progress endpoint "arn:.*/{ENDPOINT}"'):
+        sagemaker.update_endpoint(EndpointName=ENDPOINT, EndpointConfigName=config)
+    sagemaker.update_endpoint(EndpointName=ENDPOINT, EndpointConfigName=config)
+    with pytest.raises(ClientError, match="Cannot update in-progress endpoint"):
+        sagemaker.delete_endpoint(EndpointName=ENDPOINT)
+    operator.cloud.faults.set(endpoint_busy=1)  # once more, after the change: its load begins another
+    ran = operator.run("destroy", "--yes", "--keep-image")
+    assert (ran.status, "Updating, and can be deleted when that has ended" in ran.err) == (0, True), ran.err
+    assert operator.names() == ([], [])
+    assert sagemaker.list_endpoints()["Endpoints"] == []
+    results = operator.cloud.client("s3").list_objects_v2(Bucket=f"riva-{NAME}-sm-123456789012-us-east-2")["Contents"]
+    assert [one["Key"] for one in results if one["Key"].startswith("sagemaker/out/")]
+    assert "nothing of 'speech' is left on SageMaker in us-east-2 but what --keep-image keeps" in ran.err
     operator.ok("destroy", "--yes")
     assert operator.cloud.leftovers(NAME) == []
     assert scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"] == []
@@ -102,7 +144,7 @@ def test_a_role_may_fetch_the_image_of_another_deployment(operator: Operator) ->
 
 
 def test_each_route_says_the_command_that_does_it(operator: Operator, tmp_path: Path) -> None:
-    image = operator.ok("image", "--yes", "--image", "public.ecr.aws/nvidia/nim:x")
+    image = operator.ok("image", "--yes", "--image", "registry.example/gateway-with-a-nim:x")
     operator.ok("role", "--yes")
     operator.ok("deploy", "--yes", "--image", image, "--max-instances", "2")
     expected = {
@@ -116,8 +158,10 @@ def test_each_route_says_the_command_that_does_it(operator: Operator, tmp_path: 
         assert (ran.status, "predictions" in ran.out) == (0, True), ran.err
         assert said in ran.err
         assert f"aws sagemaker-runtime invoke-endpoint --endpoint-name {ENDPOINT}" in ran.err
+        # what is printed can be typed again, or it is said why not
+        assert (route != "raw") is ("that body is deleted" in ran.err)
     kept = tmp_path / "body"
-    operator.ok("invoke", "speakers", "--keep", str(kept))
+    assert "that body is deleted" not in operator.run("invoke", "speakers", "--keep", str(kept)).err
     body = kept.read_bytes()
     assert b'name="speaker_diarization"\r\n\r\ntrue\r\n' in body
     assert b'name="max_speakers"\r\n\r\n4\r\n--' in body
@@ -132,7 +176,7 @@ def test_each_route_says_the_command_that_does_it(operator: Operator, tmp_path: 
 
 def test_what_fails_is_told_and_leaves_nothing_that_costs(operator: Operator) -> None:
     assert operator.run("deploy", "--yes").status == 2  # no image
-    image = operator.ok("image", "--yes", "--image", "public.ecr.aws/nvidia/nim:x")
+    image = operator.ok("image", "--yes", "--image", "registry.example/gateway-with-a-nim:x")
     ran = operator.run("deploy", "--yes", "--image", image)
     assert (ran.status, "riva-310-sagemaker-role.sh" in ran.err) == (2, True)
     for words, said in (

@@ -20,6 +20,8 @@ def test_systemd_likes_it(unit: str, tmp_path: Path) -> None:
     lines = (UNITS / unit).read_text().splitlines()
     for place in PLACES:
         lines = [_with_true(line, place) if line.startswith("Exec") else line for line in lines]
+    for other in UNITS.iterdir():  # they name each other
+        (tmp_path / other.name).write_text("[Service]\nExecStart=/bin/true\n")
     (tmp_path / unit).write_text("\n".join(lines) + "\n")
     done = subprocess.run(
         ["systemd-analyze", "verify", str(tmp_path / unit)], capture_output=True, text=True, check=False, timeout=30
@@ -57,6 +59,14 @@ def test_the_gateway_is_confined_and_may_let_streams_finish() -> None:
     for name in ("PrivateDevices", "ProtectKernelTunables", "RestrictNamespaces", "RestrictSUIDSGID"):
         assert unit[name] == ["yes"]
     assert int(unit["TimeoutStopSec"][0]) > 25  # DRAIN_TIMEOUT_MS
+
+
+def test_the_end_of_spot_capacity_is_watched_as_long_as_the_gateway_runs() -> None:
+    unit = _read("riva-spot.service")
+    assert "riva-spot.service" in _read("riva-gateway.service")["Wants"][0].split()
+    assert (unit["BindsTo"], unit["After"]) == (["riva-gateway.service"], ["riva-gateway.service"])
+    assert "User" not in unit  # the gateway's may not ask
+    assert (unit["CapabilityBoundingSet"], unit["ProtectSystem"]) == ([""], ["strict"])
 
 
 def test_systemd_alone_supervises_the_recognizer() -> None:

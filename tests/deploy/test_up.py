@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cloud.client import Cloud
-from deploy.ec2_steps import KEY, changed, machines
+from deploy.ec2_steps import KEY, changed, machines, stops_another
 
 LONG_S = 300
 
@@ -62,18 +62,51 @@ def test_stopped_and_started_it_serves_at_its_new_address(cloud: Cloud, up: str)
 
 
 def test_a_step_that_fails_ends_it_and_says_how_to_go_on(cloud: Cloud, up: str) -> None:
-    cloud.faults.set(denied=["secretsmanager:DescribeSecret"])
-    ran = cloud.run("riva-000-up.sh", "--yes", input="", timeout_s=LONG_S)
+    """The machine is guarded by then, and a nightly stop of a former machine is for this one."""
+    assert cloud.run("riva-150-cost-guard.sh", "--stop-at", "20:00", "--timezone", "UTC").status == 0
+    stops_another(cloud)
+    cloud.faults.set(send_command={"nim.sh": "TimedOut"})
+    ran = cloud.run("riva-000-up.sh", "--yes", "--max-hours", "998", input="", timeout_s=LONG_S)
     cloud.faults.clear()
-    assert ran.status == 1
-    assert "030-secret ended with status 1" in ran.err
+    assert ran.status == 3
+    assert "050-deploy-nim ended with status 3" in ran.err
     assert "riva-000-up.sh --yes" in ran.err
-    assert "── 040-launch" not in ran.err
+    assert "── 060-readiness" not in ran.err
+    (machine,) = machines(cloud)
+    schedule = cloud.client("scheduler").get_schedule(GroupName="riva-riva", Name="nightly-stop")
+    assert schedule["ScheduleExpression"] == "cron(0 20 * * ? *)"
+    assert json.loads(schedule["Target"]["Input"]) == {"InstanceIds": [machine["InstanceId"]]}
+    assert "OnBootSec=998h" in cloud.far(machine["InstanceId"]).text("/etc/systemd/system/riva-max-hours.timer")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--spot --stop-at 20:00",
+        "--stop-at 25:00",
+        "--max-hours 0",
+        "--timezone a:b",
+        "--profile typo",
+        "--tag latest",
+        "--image nvcr.io/nim/x:latest",
+        "--selector a;b",
+        "--minutes soon",
+        "--name a;b",
+        "--rounds 0",
+        "--spot --protect",
+        "--allow-from 1.2.3",
+    ],
+)
+def test_flags_that_make_no_sense_are_refused_before_anything_is_made(cloud: Cloud, words: str) -> None:
+    before = len(cloud.calls)
+    ran = cloud.run("riva-000-up.sh", "--yes", *words.split(), input="")
+    assert (ran.status, "──" in ran.err, len(cloud.calls)) == (2, False, before), ran.err
+    assert words.split()[-1].rpartition(":")[2] in ran.err or words.split()[-2] in ran.err
 
 
 def test_destroyed_nothing_is_left(cloud: Cloud, up: str) -> None:
     gone = cloud.run("riva-190-destroy.sh", "--yes", timeout_s=LONG_S)
     assert (gone.status, "nothing of 'riva' is left" in gone.err) == (0, True), gone.err
     again = cloud.run("riva-190-destroy.sh", "--yes")
-    assert (again.status, "there is nothing of it" in again.err) == (0, True), again.err
+    assert (again.status, "there is nothing of 'riva' in us-east-2" in again.err) == (0, True), again.err
     assert cloud.leftovers("riva") == []

@@ -32,7 +32,19 @@ from .warm_command import warm_command
 
 PATIENCE_S = 30.0
 GATEWAY_LOG = "riva-gateway.log"
-PROGRAMS = ("apt-get", "useradd", "git", "make", "chown", "systemctl", "journalctl", "ssh", "sqlite3", "psql")
+PROGRAMS = (
+    "apt-get",
+    "useradd",
+    "userdel",
+    "git",
+    "make",
+    "chown",
+    "systemctl",
+    "journalctl",
+    "ssh",
+    "sqlite3",
+    "psql",
+)
 _PROGRAM = """#!/usr/bin/env bash
 # Hands its name and arguments to the test, prints what that says, and ends with its status.
 exec 9<> /dev/tcp/127.0.0.1/{port}
@@ -113,6 +125,11 @@ class World:
         (folder / "etc" / "ca.crt").write_bytes(authority.pem)
 
     @property
+    def runs(self) -> bool:
+        """The gateway does, as far as systemd knows."""
+        return self._gateway is not None
+
+    @property
     def prometheus(self) -> str:
         return f"http://127.0.0.1:{self._ports['prometheus']}"
 
@@ -143,6 +160,7 @@ class World:
         answers: dict[str, Callable[[list[str]], str]] = {
             "apt-get": self._apt_get,
             "useradd": self._useradd,
+            "userdel": self._userdel,
             "git": self._git,
             "make": self._make,
             "chown": self._chown,
@@ -175,12 +193,20 @@ class World:
     # Programs of this machine ---------------------------------------------------------------------
 
     def _apt_get(self, words: list[str]) -> str:
-        _want(words == ["update"] or words[:2] == ["install", "-y"], "update, or install -y")
+        if words == ["purge", "-y", "prometheus", "prometheus-alertmanager"]:
+            self._services.close()
+            return ""
+        _want(words == ["update"] or words[:2] == ["install", "-y"], "update, install -y, or purge -y of the watchers")
         return ""
 
     def _useradd(self, words: list[str]) -> str:
         _want(words[-1] == "riva-gateway" and "--system" in words, "a system user")
         Path(words[words.index("--home-dir") + 1]).mkdir(mode=0o700)
+        return ""
+
+    def _userdel(self, words: list[str]) -> str:
+        _want(words == ["riva-gateway"], "the system user")
+        _want(self._gateway is None, "user riva-gateway is currently used by a process")
         return ""
 
     def _git(self, words: list[str]) -> str:
@@ -218,6 +244,8 @@ class World:
                 pass
             case ["enable", "--now", "riva-gateway"]:
                 self._start_gateway()
+            case ["disable", "--now", "riva-gateway"]:
+                self.stop_gateway()
             case ["restart", "riva-gateway"]:
                 self._restart_gateway()
             case ["restart", "prometheus", "prometheus-alertmanager"]:

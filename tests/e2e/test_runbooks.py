@@ -23,6 +23,8 @@ from .runbook_world import PATIENCE_S, World, world
 from .runbooks import RUNBOOKS, SUBSTITUTIONS, Block, Told, Typist, blocks, fences, missing
 
 FIRST = "first-deploy.md"
+LAST = "Take it away"
+"""The part of it that is typed when all else has been."""
 PAGES = ("README.md", "riva-down.md", "degraded-latency.md", "capacity.md", "jobs.md", "known-issues.md")
 ELSEWHERE = {
     "certificates.md": "test_tls_docs.py",
@@ -128,13 +130,13 @@ ANSWERS = r"3: (riva-gateway (health|status)\b|direct health\b|ASR_SERVER= )|1: 
 """Statuses that tell something: not ready; no row that counted."""
 
 
-def typed(place: World, page: str) -> list[tuple[Block, Told]]:
-    waiting = {text: act for (name, text), act in BEFORE.items() if name == page}
+def typed(place: World, page: str, last: bool = False) -> list[tuple[Block, Told]]:
+    waiting = {} if last else {text: act for (name, text), act in BEFORE.items() if name == page}
     done: list[tuple[Block, Told]] = []
-    folder = place.folder / page
+    folder = place.folder / (LAST if last else page).replace(" ", "-")
     folder.mkdir()
     with closing(Typist(folder, place.env)) as typist:
-        for block in blocks(page):
+        for block in [block for block in blocks(page) if (block.heading == LAST) is last]:
             for text in [text for text in waiting if text in block.text]:
                 waiting.pop(text)(place)
             place.restarts_for_real = bool(block.shown)
@@ -178,6 +180,17 @@ def test_the_commands_of(page: str, deployed: tuple[World, list[tuple[Block, Tol
     done = typed(deployed[0], page)
     assert done
     assert not complaints(done), "\n\n".join(complaints(done))
+
+
+def test_at_last_all_of_it_is_taken_away(deployed: tuple[World, list[tuple[Block, Told]]]) -> None:
+    place = deployed[0]
+    done = typed(place, FIRST, last=True)
+    assert len(done) == 2
+    assert not complaints(done), "\n\n".join(complaints(done))
+    made = [place.env[name] for name in ("APP", "ETC", "STATE_DIR", "PROM")]
+    assert [path for path in made if Path(path).exists()] == []
+    assert list(Path(place.env["UNITS"]).iterdir()) == []
+    assert not place.runs
 
 
 # --- nothing is left out

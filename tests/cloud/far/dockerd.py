@@ -36,6 +36,7 @@ from far.docker_images import (
 )
 
 SOCKET = Path("/run/docker.sock")
+SETTINGS = Path("/etc/docker/daemon.json")
 FORCE = {"--force": "force", "-f": "force"}
 WITH_VALUE = {
     "--name": "name",
@@ -52,6 +53,7 @@ WITH_VALUE = {
     "--volume": "volumes",
     "-v": "volumes",
     "--network": "network",
+    "--entrypoint": "entrypoint",
     "--user": "user",
     "--restart": "restart",
     "--label": "labels",
@@ -75,6 +77,7 @@ class Daemon:
     def __init__(self) -> None:
         self._all: dict[str, Container] = {}
         self._lock = threading.Lock()
+        self._runtimes = runtimes()
         self._commands: dict[str, Callable[[Call, list[str]], int | None]] = {
             "pull": pull,
             "login": login,
@@ -126,6 +129,9 @@ class Daemon:
             if image not in images():
                 call.complain(f"Unable to find image '{image}' locally")
                 fetch(call, image)
+            if flags.get("runtime", "runc") not in self._runtimes:
+                text = f"unknown or invalid runtime name: {flags['runtime']}."
+                raise Refused(f"docker: Error response from daemon: {text}", 125)
             if flags.get("gpus") and faults().get("no_gpu"):
                 text = 'could not select device driver "" with capabilities: [[gpu]].'
                 raise Refused(f"docker: Error response from daemon: {text}", 125)
@@ -144,7 +150,8 @@ class Daemon:
     def _start(self, call: Call, container: Container) -> subprocess.Popen[bytes]:
         """The image's program, in a session of its own; of a key it learns that it is there."""
         env = {name: "set" if "KEY" in name and value else value for name, value in container.env.items()}
-        told = {"command": container.command, "flags": container.flags, "env": env}
+        command = [word for word in (container.flags.get("entrypoint"), *container.command) if word]
+        told = {"image": container.image, "command": command, "flags": container.flags, "env": env}
         out: Any = call.out
         err: Any = call.err
         if container.flags.get("detach"):
@@ -233,7 +240,7 @@ class Daemon:
 
     def info(self, call: Call, words: list[str]) -> None:
         flags, _ = parse(words, FORMAT, {})
-        known = {"DockerRootDir": "/var/lib/docker", "ServerVersion": "28.5.1", "Runtimes": {"nvidia": {}, "runc": {}}}
+        known = {"DockerRootDir": "/var/lib/docker", "ServerVersion": "28.5.1", "Runtimes": self._runtimes}
         show(call, flags.get("format"), [known])
 
     def version(self, call: Call, words: list[str]) -> None:
@@ -245,6 +252,12 @@ class Daemon:
             if container.process is not None:
                 container.process.terminate()
         os._exit(0)
+
+
+def runtimes() -> dict[str, Any]:
+    """Those that docker knows: the machine image comes with NVIDIA's, unless a file of settings says otherwise."""
+    settings = json.loads(SETTINGS.read_text()) if SETTINGS.exists() else {"runtimes": {"nvidia": {}}}
+    return {"runc": {}, **settings.get("runtimes", {})}
 
 
 def _forward(call: Call, process: subprocess.Popen[bytes]) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
+import signal
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +18,16 @@ from typing import Any
 
 from far.common import fail, faults, say
 
+LIST = "nim_list_model_profiles"
+EARLY = ":1.2.0"  # a release that lists its profiles in another way
+# What the images of these recognizers have profiles for, as they would list it.
+TAGS = (
+    "mode:str|name:parakeet-rnnt-1.1b|type:default|vad:silero",
+    "mode:str|name:parakeet-1-1b-ctc-en-us|vad:default",
+    "mode:ofl|name:parakeet-tdt-0.6b-v2",
+    "bs:64|mode:str|name:nemotron-asr-streaming|type:en-US",
+    "mode:ofl|name:canary-1b",
+)
 BUILDING = {"download_ngc_models": "rmir", "deploy_all_models": "models"}  # of classic Riva: what makes which folder
 LOADING = b'{"object":"health.response","message":"Service is not ready","status":"not ready"}'
 
@@ -25,6 +39,8 @@ def main() -> None:
     ports, volumes = _ports(told["flags"]), [Path(each.split(":")[0]) for each in told["flags"].get("volumes", [])]
     if command and command[0] in BUILDING:
         return _build(command, env, volumes[0])
+    if command == [LIST]:
+        return _list(prebuilt=not now.get("nim_rmir"), early=told["image"].endswith(EARLY))
     classic = bool(command) and command[0] == "start-riva"
     if command and not classic:
         fail(f"the stand-in of the image does not know: {command}", 127)
@@ -38,6 +54,14 @@ def main() -> None:
     for folder in volumes:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "model.stand-in").write_text("engine\n")
+    if env.get("NIM_EXPORT_PATH"):
+        export = _outside(told["flags"], env["NIM_EXPORT_PATH"])
+        if env.get("NIM_DISABLE_MODEL_DOWNLOAD") != "true":
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            _load(now, None)
+            return _export(export, empty=now.get("nim_rmir") == "empty")
+        if not list(export.glob("*.tar.gz")):
+            fail(f"ERROR: no model in {env['NIM_EXPORT_PATH']}")
     _load(now, ports.get("9000"))
     if now.get("nim_dies_after_s"):
         threading.Timer(now["nim_dies_after_s"], lambda: os._exit(139)).start()
@@ -48,6 +72,39 @@ def main() -> None:
     sys.argv = ["riva-gateway", "mock-riva", "--host", host, "--grpc-port", str(grpc), "--http-port", str(http)]
     gateway()
     return None
+
+
+def _list(prebuilt: bool, early: bool) -> None:
+    """What fits this machine's GPU: everywhere what is to be built, and what is built, where NVIDIA has built it."""
+    say("SYSTEM INFO\n- Free GPUs:\n  -  [27b8:10de] (0) NVIDIA L4 [current utilization: 0%]\nMODEL PROFILES")
+
+    def row(tags: str) -> None:
+        pairs = dict(each.split(":", 1) for each in tags.split("|"))
+        say(f"    - {hashlib.sha256(tags.encode()).hexdigest()} - {pairs if early else tags}")
+
+    say("- Compatible with system:")
+    for tags in TAGS:
+        row(f"{tags}|model_type:rmir")
+        if prebuilt:
+            row(f"gpu_device:27b8|{tags}|model_type:prebuilt")
+    say("- Incompatible with system:")
+    for tags in TAGS:
+        row(f"gpu_device:20b2|{tags}|model_type:prebuilt")
+
+
+def _export(folder: Path, empty: bool) -> None:
+    """Writes down what was built and ends. Such an image ends well even where nothing was, and when it is stopped."""
+    with tarfile.open(folder / "model.tar.gz", "w:gz") as archive:
+        for name in () if empty else ("encoder/config.pbtxt", "encoder/1/model.plan"):
+            part = tarfile.TarInfo(name)
+            part.size = 4
+            archive.addfile(part, io.BytesIO(b"made"))
+    say("exported the model")
+
+
+def _outside(flags: dict[str, Any], place: str) -> Path:
+    """The folder that is mounted there."""
+    return Path(next(each.split(":")[0] for each in flags.get("volumes", []) if each.split(":")[1] == place))
 
 
 def _ports(flags: dict[str, Any]) -> dict[str, tuple[str, int]]:
