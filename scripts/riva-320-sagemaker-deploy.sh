@@ -242,7 +242,7 @@ if [ "${opt[rollback]}" = yes ]; then
 fi
 step "Endpoint ($endpoint)"
 before=$(the_endpoint)
-if [[ $(jq -r '.EndpointStatus // "none"' <<<"$before") =~ ing$ ]]; then
+if in_progress "$(jq -r '.EndpointStatus // "none"' <<<"$before")"; then
     settle
     before=$(the_endpoint)
 fi
