@@ -141,27 +141,11 @@ nothing_left() {
     [ -z "$left" ]
 }
 
-# nothing_here: says so, and where it may be instead: roles are the account's, and this deployment's names its region
-nothing_here() {
-    local role elsewhere others
-    role=$(look NoSuchEntity iam get-role --role-name "riva-${opt[deployment]}")
-    elsewhere=$(jq -r --arg d "${opt[deployment]}" --arg here "$region" '.Role.Tags // [] | from_entries |
-        select(.["riva:by"] == "riva-gateway" and .["riva:deployment"] == $d) | .["riva:region"] // empty | select(. != $here)' <<<"$role")
-    if [ -n "$elsewhere" ]; then
-        fail "$EXIT_USAGE" "there is nothing of '${opt[deployment]}' in $region; it is in $elsewhere" "Say --region $elsewhere."
-    fi
-    kept "there is nothing of '${opt[deployment]}' in $region"
-    others=$(ask resourcegroupstaggingapi get-resources --tag-filters Key=riva:by,Values=riva-gateway \
-        --query "ResourceTagMappingList[].Tags[?Key=='riva:deployment'].Value[]") || return 0
-    others=$(tr '\t' '\n' <<<"$others" | sort -u | grep -vx -e '' -e "${opt[deployment]}" | xargs) || return 0
-    say "other deployments there: $others"
-}
-
 step "Deployment ${opt[deployment]} ($region)"
 protected=()
 list=$(inventory)
 if [ -z "$list" ]; then
-    nothing_here
+    nothing_here "riva-${opt[deployment]}" "in $region"
     exit 0
 fi
 in_words "$list" >&2

@@ -79,22 +79,6 @@ to_delete() {
     if [ "${opt[keep_image]}" = yes ]; then sed -E "/^($KEPT)\t/d" <<<"$1"; else printf '%s' "$1"; fi
 }
 
-# nothing_here: says so, and where it may be instead: roles are the account's, and this deployment's names its region
-nothing_here() {
-    local elsewhere others
-    elsewhere=$(look NoSuchEntity iam get-role --role-name "$role" | jq -r --arg d "${opt[deployment]}" --arg here "$region" \
-        '.Role.Tags // [] | from_entries | select(.["riva:by"] == "riva-gateway" and .["riva:deployment"] == $d) |
-            .["riva:region"] // empty | select(. != $here)')
-    if [ -n "$elsewhere" ]; then
-        fail "$EXIT_USAGE" "there is nothing of '${opt[deployment]}' on SageMaker in $region; it is in $elsewhere" "Say --region $elsewhere."
-    fi
-    kept "there is nothing of '${opt[deployment]}' on SageMaker in $region${rows:+ but what --keep-image keeps}"
-    others=$(aws resourcegroupstaggingapi get-resources --resource-type-filters sagemaker ecr:repository \
-        --tag-filters Key=riva:by,Values=riva-gateway --output json | jq -r --arg d "${opt[deployment]}" \
-        '[.ResourceTagMappingList[].Tags | from_entries | .["riva:deployment"] // empty] | unique - [$d] | join(" ")')
-    if [ -n "$others" ]; then say "other deployments there: $others"; fi
-}
-
 # each KIND COMMAND…: the command with the name of each thing of that kind as its last word
 each() {
     local kind=$1 name
@@ -160,7 +144,7 @@ step "SageMaker, deployment ${opt[deployment]} ($region)"
 rows=$(everything)
 list=$(to_delete "$rows")
 if [ -z "$list" ]; then
-    nothing_here
+    nothing_here "$role" "on SageMaker in $region" "${rows:+ but what --keep-image keeps}" --resource-type-filters sagemaker ecr:repository
     exit
 fi
 in_words "$list" >&2

@@ -75,6 +75,21 @@ others() {
         /:(secretsmanager|s3|ssm|scheduler|iam):/d; s/^/other'$'\t''/'
 }
 
+# nothing_here ROLE WHERE [BUT [FILTERS…]]: says that there is nothing of this deployment, and where it may be instead: roles
+# are the account's, and this deployment's names its region, where the script ends with 2. Else which others are there.
+nothing_here() {
+    local none="there is nothing of '${opt[deployment]}' $2" role elsewhere others
+    role=$(look NoSuchEntity iam get-role --role-name "$1")
+    elsewhere=$(jq -r --arg d "${opt[deployment]}" --arg here "$region" '.Role.Tags // [] | from_entries |
+        select(.["riva:by"] == "riva-gateway" and .["riva:deployment"] == $d) | .["riva:region"] // empty | select(. != $here)' <<<"$role")
+    if [ -n "$elsewhere" ]; then fail "$EXIT_USAGE" "$none; it is in $elsewhere" "Say --region $elsewhere."; fi
+    kept "$none${3:-}"
+    others=$(ask resourcegroupstaggingapi get-resources "${@:4}" --tag-filters Key=riva:by,Values=riva-gateway \
+        --query "ResourceTagMappingList[].Tags[?Key=='riva:deployment'].Value[]") || return 0
+    others=$(tr '\t' '\n' <<<"$others" | sort -u | grep -vx -e '' -e "${opt[deployment]}" | xargs) || return 0
+    say "other deployments there: $others"
+}
+
 # of_kind KIND LIST: the ids of that kind, a line each
 of_kind() { awk -F '\t' -v kind="$1" '$1 == kind { print $2 }' <<<"$2"; }
 
