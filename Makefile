@@ -2,11 +2,11 @@
 #
 # PYTHON=python3.12   the interpreter that .venv is made with (3.11 or newer)
 # ARGS="…"            passed on: make run ARGS="--port 9443", make test ARGS="tests/unit -x"
-# LANES=3             processes that run tests; LANES=0 for one that can be talked to (make test LANES=0 ARGS="… --pdb")
+# LANES=2             processes that run tests; LANES=0 for one that can be talked to (make test LANES=0 ARGS="… --pdb")
 
 PYTHON ?= python3
 ARGS ?=
-LANES ?= 3
+LANES ?= 2
 BIN := .venv/bin
 export PYTHON
 

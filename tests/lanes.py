@@ -1,4 +1,4 @@
-"""Tests in several processes at a time (`pytest -n 3`), and those that measure by themselves.
+"""Tests in several processes at a time (`pytest -n 2`), and those that measure by themselves.
 
 Most of the suite waits: for a recognizer's pace, a bound, a browser. pytest-xdist lets another file's tests run
 meanwhile. A test marked `alone` is given the machine: it waits until the others' tests are over, and none begins

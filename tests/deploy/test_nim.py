@@ -5,6 +5,7 @@ cannot be.
 from __future__ import annotations
 
 import csv
+import json
 import re
 import time
 
@@ -31,9 +32,22 @@ def far(cloud: Cloud) -> Far:
     return there
 
 
+def _runs(cloud: Cloud) -> list[list[str]]:
+    """All that was run by docker on the machine."""
+    found = cloud.client("ec2").describe_instances(Filters=[{"Name": "instance-state-name", "Values": ["running"]}])
+    (one,) = (instance for group in found["Reservations"] for instance in group["Instances"])
+    argv = cloud.far(one["InstanceId"]).run("cat /var/lib/stand-in/argv 2>/dev/null || true").out
+    return [words for line in argv.splitlines() if (words := json.loads(line))[:2] == ["docker", "run"]]
+
+
 def _deploy(cloud: Cloud, *words: str, status: int = 0) -> Ran:
+    before = _runs(cloud)
     ran = cloud.run("riva-050-deploy-nim.sh", *words)
     assert ran.status == status, ran.err
+    until = time.monotonic() + 20  # the service first asks the image for its profiles
+    while ran.out.endswith("\tchanged\n") and ((now := _runs(cloud)) == before or "riva-nim" not in now[-1]):
+        assert time.monotonic() < until, now
+        time.sleep(0.1)
     return ran
 
 
