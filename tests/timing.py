@@ -6,6 +6,8 @@ closing line counts it. A regression is late each time; another tenant of the ma
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 TRIES = 3
 
 
@@ -17,3 +19,10 @@ def in_time(took: float, bound: float, what: str = "it took") -> None:
     """Raise `Late` where `took` is not below `bound`; both in the same unit."""
     if took >= bound:
         raise Late(f"{what} {took:.4g}, the bound is {bound:.4g}")
+
+
+def judge(failures: Sequence[str], late: Sequence[str]) -> None:
+    """Raise `AssertionError` with all of it where something failed, and `Late` where something was only late."""
+    assert not failures, "\n".join([*failures, *late])
+    if late:
+        raise Late("\n".join(late))

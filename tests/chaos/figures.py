@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.play import RESULTS, seed
-from timing import Late
+from timing import judge
 
 FOLDER = "chaos-figures"
 
@@ -51,6 +51,11 @@ class Figure:
     plays: int = 1
     seed: int = field(default_factory=seed)
 
+    @property
+    def only_late(self) -> bool:
+        """Nothing is wrong but a time."""
+        return bool(self.late) and not self.failures
+
     def add(
         self, name: str, value: float, bound: float | None = None, unit: str = "", *, least: bool = False,
         timed: bool = False,
@@ -81,9 +86,7 @@ class Figure:
         """Write it, show it, and raise `AssertionError` where something was not as promised: `Late` if only a time."""
         self.write()
         print(f"seed {self.seed}, {self.row}: {'; '.join(self.measured)}")  # noqa: T201 - replay needs the seed
-        assert not self.failures, "\n".join(self.failures + self.late)
-        if self.late:
-            raise Late("\n".join(self.late))
+        judge(self.failures, self.late)
 
 
 def settle_all(figures: Sequence[Figure]) -> None:

@@ -21,7 +21,7 @@ from chaos.gateway_process import Footprint, GatewayProcess
 from chaos.numbered import FRAME_BYTES, FRAME_MS, FRAMES_PER_CLIENT, Verdict
 from chaos.play import Outcome, seed
 from chaos.standin import StandIn
-from timing import TRIES, Late
+from timing import TRIES, judge
 
 MB = 1024 * 1024
 LIMIT_S = 110.0
@@ -282,9 +282,7 @@ def play_selected(request: pytest.FixtureRequest, rows: Sequence[Row]) -> dict[s
 def check(row: Row, outcome: Outcome) -> None:
     """Fail where the row did not go as promised."""
     print(f"seed {outcome.seed}, row {row.number} ({row.fault}): {outcome}")  # noqa: T201 - replay needs the seed
-    assert not outcome.failures, "\n".join(outcome.failures + outcome.late)
-    if outcome.late:
-        raise Late("\n".join(outcome.late))
+    judge(outcome.failures, outcome.late)
 
 
 async def all_of(*work: Coroutine[Any, Any, Any]) -> None:

@@ -63,16 +63,15 @@ async def _play(wanted: set[Drill]) -> dict[str, Figure | Exception]:
     for wave in WAVES:
         await asyncio.gather(*(one(drill) for drill in wave if drill in wanted))
     for plays in range(2, TRIES + 1):
-        for drill in sorted({ROWS[row] for row, figure in found.items() if _only_late(figure)}, key=DRILLS.index):
+        for drill in sorted(
+            {ROWS[row] for row, figure in found.items() if isinstance(figure, Figure) and figure.only_late},
+            key=DRILLS.index,
+        ):
             await one(drill)
             for row, figure in found.items():
                 if ROWS[row] is drill and isinstance(figure, Figure):
                     figure.plays = plays
     return found
-
-
-def _only_late(figure: Figure | Exception) -> bool:
-    return isinstance(figure, Figure) and bool(figure.late) and not figure.failures
 
 
 @pytest.mark.slow
